@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 NEWEST := .venv-newest
 
 .NOTPARALLEL:
-.PHONY: help servers browser test docker-test newest faults matrix check format demo bench screenshots schemas clean
+.PHONY: help servers browser test docker-test newest faults money matrix check format demo bench screenshots schemas clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -57,8 +57,11 @@ SHARED_OUT := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-
 test: $(BIN)/.test servers browser ## Run the tests, with real servers; T="tests/unit -k name" chooses some
 	$(BIN)/python -m pytest $(if $(ONE_PROCESS),,$(SHARED_OUT)) $(T)
 
-faults: $(BIN)/.test servers ## Run the fault tests and generated requests at full length (make test: a short round)
-	TEST_LENGTH=full $(BIN)/python -m pytest $(SHARED_OUT) tests/faults tests/api
+faults: $(BIN)/.test servers ## Run the fault tests, generated requests and examples at full length (make test: a short round)
+	TEST_LENGTH=full $(BIN)/python -m pytest $(SHARED_OUT) tests/faults tests/api tests/unit
+
+money: $(BIN)/.test servers ## Prove the money at full length: 100,000 generated histories, 10,000 paid jobs with kills
+	TEST_LENGTH=full $(BIN)/python -m pytest -n 2 tests/unit/test_money_model.py tests/faults/test_paid_jobs.py
 
 matrix: $(BIN)/.test ## Try all that the media services' schemas accept, on inputs of many kinds; M="arguments"
 	$(BIN)/python -m tests.matrix $(M)

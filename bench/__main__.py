@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import compare, over_http, report, scale
+from bench import compare, money, over_http, report, scale
 from bench.publish import publish
 from bench.servers import Servers, missing
 from bench.systems import FOLDER, OURS, OURS_QUORUM, PEER_BIN, PEER_SYSTEMS, Peer, System
@@ -28,9 +28,10 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("compare", "http", "scale", "publish"),
+        choices=("compare", "http", "money", "scale", "publish"),
         default="compare",
-        help="compare with the peers, and HTTP; http alone; scale with longer logs; publish the last results",
+        help="compare with the peers, and HTTP; http alone; money: ours with and without accounts; "
+        "scale with longer logs; publish the last results",
     )
     parser.add_argument("--quick", action="store_true", help="one short round, under two minutes in total")
     parser.add_argument("--rounds", type=int, help="number of turns of each system")
@@ -56,6 +57,8 @@ def main() -> None:
     http_plan = over_http.QUICK if options.quick else over_http.FULL
     if options.what == "http":
         raise SystemExit(run_http(console, http_plan, as_json=options.json))
+    if options.what == "money":
+        raise SystemExit(run_money(console, plan, as_json=options.json))
     systems = [SYSTEMS[name] for name in names]
     if any(isinstance(s, Peer) for s in systems) and not (PEER_BIN / "python").exists():
         raise SystemExit("bench: the peers are not installed; run `make bench`, or give --only ours")
@@ -102,6 +105,21 @@ def run_http(console: Console, plan: over_http.HttpPlan, *, as_json: bool) -> in
     latest = RESULTS / "latest.json"
     document = json.loads(latest.read_text()) if latest.exists() else {}
     save("latest", {**document, "http": found})
+    if as_json:
+        print(json.dumps(found))
+    return 0
+
+
+def run_money(console: Console, plan: compare.Plan, *, as_json: bool) -> int:
+    console.print("starting RabbitMQ, Postgres and Redis …")
+    with Servers() as servers:
+        found = money.measure(servers, plan, console.print)
+        found |= {"plan": asdict(plan), "machine": report.machine(servers.versions())}
+    save("money", found)
+    console.print(money.table(found))
+    console.print(
+        f"jobs/s with accounts: {found['throughput']:.2f} of those without; CPU: {found['cpu']:.2f}"
+    )
     if as_json:
         print(json.dumps(found))
     return 0

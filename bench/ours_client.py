@@ -7,18 +7,21 @@ import hashlib
 import os
 from collections.abc import Collection, Sequence
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import uvloop
 from pydantic_core import from_json
 
 from coordinator.client import AsyncCoordinator
+from coordinator.domain.account import payment_stream
 from coordinator.runtime.process.logs import configure_logs
 
 # The read tables call the job completed; its result was committed with its event. Two statements use the keys
 # whatever the statistics say; a join scanned one of the tables, a condition on the state took another index.
 STATES = "SELECT job_id, state FROM jobs WHERE job_id = ANY(%s::text[])"
 RESULTS = "SELECT job_id::text, body FROM payloads WHERE kind = 'result' AND job_id = ANY(%s::uuid[])"
+SETTLED = "SELECT DISTINCT originator_id FROM stored_events WHERE originator_id = ANY(%s::uuid[])"
 
 
 class Client:
@@ -30,21 +33,29 @@ class Client:
             os.environ["BENCH_URL"], os.environ["BENCH_API_KEY"], amqp_url=os.environ["BENCH_AMQP_URL"]
         )
         self._database = psycopg.connect(os.environ["BENCH_DATABASE_URL"], autocommit=True)
+        self._until_paid = bool(os.environ["BENCH_UNTIL_PAID"])
+        max_price = os.environ["BENCH_MAX_PRICE"]
+        self._options: dict[str, Any] = {"constraints": {"max_price": max_price}} if max_price else {}
         # Tables that were empty a second ago have no statistics yet: use their keys, not scans.
         self._database.execute("SET enable_seqscan = off")
 
     def submit_many(self, numbers: Sequence[int]) -> list[str]:
         payloads = ({"text": str(number)} for number in numbers)
-        jobs = self._loop.run_until_complete(self._coordinator.submit_many("checksum", payloads))
+        jobs = self._loop.run_until_complete(
+            self._coordinator.submit_many("checksum", payloads, **self._options)
+        )
         return [job.job_id for job in jobs]
 
     def submit_one(self, number: int) -> str:
-        submit = self._coordinator.submit("checksum", {"text": str(number)})
+        submit = self._coordinator.submit("checksum", {"text": str(number)}, **self._options)
         return self._loop.run_until_complete(submit).job_id
 
     def read(self, ids: Collection[str]) -> dict[str, Any]:
         states = self._database.execute(STATES, [list(ids)])
         completed = [job_id for job_id, state in states if state == "COMPLETED"]
+        if self._until_paid and completed:
+            streams = {payment_stream(UUID(job_id)): job_id for job_id in completed}
+            completed = [streams[row[0]] for row in self._database.execute(SETTLED, [list(streams)])]
         rows = self._database.execute(RESULTS, [completed]) if completed else ()
         return {job_id: from_json(body)["digests"][0]["digest"] for job_id, body in rows}
 

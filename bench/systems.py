@@ -22,6 +22,10 @@ PEERS = FOLDER / "peers"
 PEER_BIN = FOLDER / ".venv" / "bin"
 START_SECONDS = 60.0
 SLOTS = 1000
+PRICE = "0.5"
+"""Of a second, of jobs that last some milliseconds."""
+FEE_BPS = 250
+ADMIN_KEY = f"bench-admin:{secrets.token_hex(16)}"
 PROGRAM = (sys.executable, "-m", "coordinator")
 
 
@@ -94,6 +98,10 @@ class Ours:
 
     name: str = "ours"
     work_queues: str = "classic"
+    accounts: bool = False
+    """Whether it keeps accounts: each job is held, and counts as done once it is paid."""
+    lasting: bool = False
+    """Whether each job lasts some milliseconds, so that it has a price."""
     durable: bool = True
     servers: tuple[str, ...] = ("rabbitmq", "postgres")
 
@@ -102,6 +110,7 @@ class Ours:
         return (
             f"commands on a quorum queue, work queues {self.work_queues}; every event committed with "
             f"synchronous_commit before the answer; one miner with {SLOTS} slots; the SDK over AMQP"
+            + (f"; SETTLEMENT=on, a fee of {FEE_BPS / 100:g} %" if self.accounts else "")
         )
 
     @contextmanager
@@ -111,6 +120,8 @@ class Ours:
             coordinator, url, client_key, miner_key = start_coordinator(self, endpoints, folder)
             enter(coordinator)
             wait_ready(url, coordinator)
+            if self.accounts:
+                deposit(url)
             mine = environment(
                 COORDINATOR_API_KEY=miner_key,
                 COORDINATOR_URL=url,
@@ -118,12 +129,21 @@ class Ours:
                 LOG_LEVEL="warning",
             )
             work = ["miner", "run", "--concurrency", str(SLOTS), "--key-file", str(folder / "miner.key")]
-            miner = enter(Process("miner", [*PROGRAM, *work], mine, folder))
+            program = PROGRAM
+            if self.lasting:
+                program, mine["PYTHONPATH"] = (
+                    (sys.executable, "-m", "bench.lasting_miner"),
+                    str(FOLDER.parent),
+                )
+                work += ["--price", PRICE]
+            miner = enter(Process("miner", [*program, *work], mine, folder))
             ask = environment(
                 BENCH_URL=url,
                 BENCH_API_KEY=client_key,
                 BENCH_AMQP_URL=endpoints.amqp_url,
                 BENCH_DATABASE_URL=endpoints.database_url,
+                BENCH_MAX_PRICE=PRICE if self.lasting else "",
+                BENCH_UNTIL_PAID="1" if self.accounts else "",
             )
             client = enter(ClientProcess(Path(sys.executable), FOLDER / "ours_client.py", ask, folder))
             yield Running(client, {"coordinator": coordinator, "miner": miner})
@@ -142,8 +162,23 @@ def start_coordinator(ours: Ours, endpoints: Endpoints, folder: Path) -> tuple[P
         CLIENT_API_KEYS=client_key,
         MINER_API_KEYS=miner_key,
         LOG_LEVEL="warning",
+        **(
+            {"SETTLEMENT": "on", "FEE_BPS": str(FEE_BPS), "ADMIN_API_KEYS": ADMIN_KEY}
+            if ours.accounts
+            else {}
+        ),
     )
     return Process("coordinator", [*PROGRAM, "serve"], serve, folder), url, client_key, miner_key
+
+
+def deposit(url: str) -> None:
+    """Give the client more money than its jobs can hold."""
+    body = json.dumps({"amount": 10**15, "business_id": "bench"}).encode()
+    headers = {"x-api-key": ADMIN_KEY, "content-type": "application/json"}
+    path = f"{url}/v1/admin/accounts/bench/deposits"
+    with urllib.request.urlopen(urllib.request.Request(path, body, headers), timeout=5) as answer:
+        if json.load(answer)["amount"] != 10**15:
+            raise Failed("the deposit was not made")
 
 
 def wait_ready(url: str, coordinator: Process) -> None:
@@ -171,6 +206,8 @@ _CELERY_SETTINGS = (
 _REDIS_SETTINGS = "Redis with appendonly and appendfsync everysec"
 
 OURS = Ours()
+OURS_UNPAID = Ours(name="ours_unpaid", lasting=True)
+OURS_PAID = Ours(name="ours_paid", lasting=True, accounts=True)
 OURS_QUORUM = Ours(name="ours_quorum", work_queues="quorum")
 PEER_SYSTEMS = (
     Peer(
@@ -221,5 +258,14 @@ PEER_SYSTEMS = (
         "steady rate); keeps the status of a job and no result",
         module="procrastinate_app",
         worker=("procrastinate", "--app", "procrastinate_app.app", "worker", "--concurrency", "100"),
+    ),
+    Peer(
+        name="dbos",
+        durable=True,
+        servers=("postgres",),
+        settings="one process, 200 workflows at once, its queue polled every 20 ms; submitted in "
+        "transactions of 500 (singly at the steady rate)",
+        module="dbos_app",
+        worker=("python", "-m", "dbos_app"),
     ),
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
 
 import pytest
 import structlog
@@ -50,17 +50,28 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run(folder: Path, *arguments: str, text: str = "", **variables: str) -> Ran:
-    """Run one command in `folder` to its end."""
-    done = subprocess.run(
-        [*PROGRAM, *arguments],
-        cwd=folder,
-        env=environment(**variables),
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
-    return Ran(done.returncode, done.stdout, done.stderr)
+    """Run one command in `folder` to its end, in a process of its own."""
+    with TemporaryFile() as out, TemporaryFile() as err:
+        process = Forked(
+            "coordinator",
+            arguments,
+            environment=environment(**variables),
+            folder=folder,
+            output=out,
+            errors=err,
+        )
+        try:
+            with process.stdin as stdin:
+                stdin.write(text.encode())
+            code = process.wait(TIMEOUT_S)
+        finally:
+            process.kill()
+        return Ran(code, *(_whole(file) for file in (out, err)))
+
+
+def _whole(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 @contextmanager
@@ -80,7 +91,7 @@ def own_logs() -> Iterator[None]:
 
 
 def call(folder: Path, *arguments: str, text: str = "", **variables: str) -> Ran:
-    """The same as `run`, in this process: a second faster, and blind to what only a process can show."""
+    """The same as `run`, in this process: faster, and blind to what only a process can show."""
     out, err = io.StringIO(), io.StringIO()
     with own_logs(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(folder)

@@ -6,9 +6,8 @@ import json
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.cli_process import call, dev
+from tests.harness.cases import every
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -60,7 +59,7 @@ def test_the_address_of_a_killed_dev(tmp_path: Path) -> None:
         again.process.wait(60)
 
 
-@pytest.mark.parametrize(
+@every(
     ("content", "mode", "said"),
     [
         (b"", 0o600, "does not hold the address"),
@@ -73,14 +72,26 @@ def test_the_address_of_a_killed_dev(tmp_path: Path) -> None:
 )
 def test_a_bad_address_file(tmp_path: Path, content: bytes, mode: int, said: str) -> None:
     """It is a usage error that names the file and the way out; with --url it is not read."""
-    address = tmp_path / "coordinator-data" / "dev-address.env"
-    address.parent.mkdir()
-    address.write_bytes(content)
-    address.chmod(mode)
+    write_address(tmp_path, content, mode)
     ran = call(tmp_path, "job", "list", "--json")
     error = json.loads(ran.err)
     assert (2, "ADDRESS_FILE") == (ran.code, error["code"])
     assert said in error["detail"]
     assert "elete it" in error["next_step"]
     assert 6 == call(tmp_path, "job", "list", "--url", NOWHERE).code
-    assert 1 == call(tmp_path, "doctor").code
+
+
+def test_the_doctor_sees_a_bad_address_file(tmp_path: Path) -> None:
+    """`doctor` ends with 1, and the other checks run."""
+    write_address(tmp_path, b"\xff\xfe", 0o600)
+    ran = call(tmp_path, "doctor", "--json")
+    status = {check["name"]: check["status"] for check in ran.json()["checks"]}
+    assert (1, "ok") == (ran.code, status["checksum"])
+    assert "failed" in status.values()
+
+
+def write_address(folder: Path, content: bytes, mode: int) -> None:
+    address = folder / "coordinator-data" / "dev-address.env"
+    address.parent.mkdir(exist_ok=True)
+    address.write_bytes(content)
+    address.chmod(mode)

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from coordinator.wire.amounts import micros_of
 from tests.acceptance.cli_process import PROGRAM, TIMEOUT_S, Ran, dev, environment, run
 from tests.harness import pages
 
@@ -24,7 +25,9 @@ def check_well(ran: Ran, jobs: int, folder: Path) -> None:
     assert 0 == ran.code, ran.err
     *table, last = [line for line in ran.out.splitlines() if not line.startswith("See it: ")]
     assert last.startswith(f"demo: ok jobs={jobs} receipts={jobs} events=")
-    assert int(last.rpartition("=")[2]) > 3 * jobs  # submitted, started, completed, and what is not a job's
+    assert (
+        int(last.split("events=")[1].split()[0]) > 3 * jobs
+    )  # submitted, started, completed, and what is not a job's
     assert jobs == sum("video_transcoding" in line or "checksum" in line for line in table)
     files = [path for path in (folder / "results").iterdir() if path.is_file() and path.stat().st_size]
     assert jobs == len(files)
@@ -63,10 +66,24 @@ def test_embedded(tmp_path: Path) -> None:
 
 
 def test_with_rabbitmq_and_postgres(tmp_path: Path, amqp_url: str, database_url: str) -> None:
-    """With the servers that AMQP_URL and DATABASE_URL name: miners consume work queues."""
-    ran = demo(tmp_path, "--amqp", "--jobs", "8", AMQP_URL=amqp_url, DATABASE_URL=database_url)
+    """With the servers that AMQP_URL and DATABASE_URL name: miners consume work queues. Videos cost by
+    their size, and every job is paid."""
+    ran = demo(tmp_path, "--amqp", "--money", "--jobs", "8", AMQP_URL=amqp_url, DATABASE_URL=database_url)
     assert "over AMQP" in ran.err
+    assert "8 × payment" in ran.err
+    assert {"gigabytes", "gpu_seconds"} <= set(ran.out.split())
     check_well(ran, 8, tmp_path)
+
+
+def test_with_money(tmp_path: Path) -> None:
+    """With accounts the last line has the sum of all payments, as in the statement, and that of all: 0."""
+    ran = demo(tmp_path, "--money", "--jobs", "4")
+    assert 0 == ran.code, ran.err
+    *_, last = [line for line in ran.out.splitlines() if not line.startswith("See it: ")]
+    found = re.fullmatch(r"demo: ok jobs=4 receipts=4 events=\d+ paid=(\d+) sum=0", last)
+    assert found is not None, last
+    [told] = re.findall(r"^Statement of (?!@).*× deposit .*× payment -([0-9.]+);", ran.err, re.MULTILINE)
+    assert int(found[1]) == micros_of(told)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ from tests.harness.metadata import METADATA
 from tests.harness.notarizing import KEY, ORIGIN, NotarizedLog
 
 JOBS = 1000
-EVENTS = 4105
+EVENTS = 4107
 KEYS = [COORDINATOR.key_id]
 
 
@@ -78,7 +78,7 @@ def test_a_good_log_is_clean(good: Path) -> None:
     report = run(good)
     assert report.divergence is None
     assert (EVENTS, EVENTS, 700) == (report.events, report.position, report.signatures)
-    assert JOBS + 2 + 1 == report.rows
+    assert JOBS + 2 + 2 == report.rows
     assert 5 == report.checkpoints
     assert report.checkpoint is not None
     assert (ORIGIN, EVENTS) == (report.checkpoint.origin, report.checkpoint.size)

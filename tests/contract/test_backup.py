@@ -393,7 +393,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another log": (in_manifest(log_id="other"), "of another log"),
     "a part is gone": (lambda f: (f / "parts/000002.gz").unlink(), "is missing"),
     "a truncated part": (lambda f: os.truncate(f / "parts/000001.gz", 2000), "it is damaged"),
-    "a flipped byte": (lambda f: flip(f / "parts/000001.gz"), "000001.gz: "),
+    # What it changes depends on the compressed text around it: each check names the part.
+    "a flipped byte": (lambda f: flip(f / "parts/000001.gz"), "000001.gz"),
     "parts swapped": (swap, "000001.gz"),
     "a changed event": (
         lambda f: rewrite(f / "parts/000001.gz", changed_event),

@@ -130,6 +130,18 @@ async def test_content_comes_back(subject: Subject, size: int) -> None:
     assert content == await read(subject, info.sha256)
 
 
+async def test_a_part_comes_back(subject: Subject) -> None:
+    """Any range of bytes, over pieces of any size; none of a blob that does not exist."""
+    content = os.urandom(300_000)
+    name = (await put(subject, content)).sha256
+    for first, last in ((0, 0), (0, 299_999), (65_535, 65_536), (299_999, 299_999), (100_000, 250_000)):
+        part = b"".join([chunk async for chunk in subject.store.get_part(name, first, last)])
+        assert content[first : last + 1] == part
+    for strange in (sha256(b"never stored"), "../" + name, ""):
+        with pytest.raises(BlobNotFound):
+            await anext(aiter(subject.store.get_part(strange, 0, 1)))
+
+
 async def test_a_probe_leaves_nothing(subject: Subject) -> None:
     """A store that works says so, and is as before."""
     before = subject.everything()

@@ -19,6 +19,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Json = dict[str, Any]
+UNIT_TYPES = {
+    None: "gpu_seconds",
+    "frame": "frames",
+    "gb": "gigabytes",
+    "token": "tokens",
+    "output_token": "output_tokens",
+    "image": "images",
+    "media_minute": "media_minutes",
+    "unit": "units",
+}
 FINAL = {"job.completed.v1", "job.failed.v1", "job.canceled.v1", "job.expired.v1"}
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "coordinator")
 METADATA = re.compile(r'\{"command_id":"([^"\\]|\\.)*","traceparent":"[0-9a-f-]*"\}')
@@ -173,6 +183,7 @@ class Passport:
             "payload_digest": submitted["payload_digest"],
             **{n: completed[n] for n in ("job_id", "attempt", "miner_id", "session_id", "result_digest")},
             **{n: completed["statement"][n] for n in ("started_at_ms", "completed_at_ms")},
+            "units": completed["statement"].get("units"),
         }
 
     def statement(self) -> None:
@@ -201,7 +212,7 @@ class Passport:
         in_force = self.key_in_force()
         expected = {
             "version": "1.0",
-            "unit_type": "gpu_seconds",
+            "unit_type": UNIT_TYPES[submitted.get("unit")],
             "receipt_id": hashlib.sha256(f"coordinator receipt 1\n{job}\n{attempt}".encode()).hexdigest()[
                 :32
             ],
@@ -265,6 +276,7 @@ class Life:
         self.start: Json = {}
         self.ends: list[Json] = []
         self.sessions: dict[tuple[str, str], Json] = {}
+        self.shows = False
         self.services: dict[tuple[str, int], Json] = {}
         self.keys: list[str] = []
 
@@ -303,12 +315,15 @@ class Life:
         spec = self.services.get((facts["service"], facts["service_version"]))
         must(spec is not None, "the service's version was never registered")
         assert spec is not None
-        amount = Decimal(spec["pricing"]["amount"])
-        hour = (amount / 3600).quantize(Decimal("1e-9"), ROUND_HALF_EVEN)
-        prices = {"second": spec["pricing"]["amount"], "hour": format(hour, "f")}
-        must(facts["list_price"] == prices.get(spec["pricing"]["unit"], "0"), "another price")
+        unit, price = spec["pricing"]["unit"], spec["pricing"]["amount"]
+        if seconds_of := {"minute": 60, "hour": 3600}.get(unit):
+            price = format((Decimal(price) / seconds_of).quantize(Decimal("1e-9"), ROUND_HALF_EVEN), "f")
+        unit = unit if unit in UNIT_TYPES else None
+        must((facts["list_price"], facts.get("unit")) == (price, unit), "another price, or unit")
         must(facts["timeout_seconds"] == spec["timeout_seconds"], "another time limit")
-        must(Decimal(facts["max_units"]) <= facts["timeout_seconds"], "a limit beyond the time limit")
+        most = facts["timeout_seconds"] if unit is None else 10**9
+        must(Decimal(facts["max_units"]) <= most, "too high a limit")
+        self.shows = bool(spec["pricing"].get("shown"))
         self.passport.submitted = facts
         self.state, self.queued_at = "queued", facts["at"]
 
@@ -321,7 +336,9 @@ class Life:
         must(session is not None, "the session was never registered")
         assert session is not None
         must(session["public_key"] == facts["miner_key"], "another key than the session's")
-        price = session["capabilities"].get("price") or submitted["list_price"]
+        able, unit = session["capabilities"], submitted.get("unit")
+        prices = {None: able.get("price"), **{p["unit"]: p["amount"] for p in able.get("prices", ())}}
+        price = prices.get(unit) or submitted["list_price"]
         limit = submitted["constraints"].get("max_price") or submitted["list_price"]
         must(facts["unit_price"] == price and Decimal(price) <= Decimal(limit), "another price")
         self.passport.miner_key = facts["miner_key"]
@@ -365,7 +382,7 @@ class Life:
     def completed(self, facts: Json) -> None:
         self.held_by(facts)
         stated = {"started_at_ms", "completed_at_ms", "signature"}
-        must(facts["statement"].keys() == stated, "the statement has other members")
+        must(facts["statement"].keys() - {"units"} == stated, "the statement has other members")
         said, at, begun = facts["statement"], facts["at"], self.start["at"]
         since = [begun, max(self.queued_at, at - 10_000)] if begun == at else [begun]
         times = []
@@ -374,11 +391,20 @@ class Life:
             times.append((first, max(first, min(said["completed_at_ms"], at))))
         first, last = facts["started_at"], facts["completed_at"]
         must((first, last) in times, "the paid time is not the stated one within the lease")
-        limit = int(Decimal(self.passport.submitted["max_units"]) * 1000)
-        paid = min(last - first, limit)
-        price = (paid * Decimal(self.start["unit_price"]) / 1000).quantize(Decimal("1e-6"), ROUND_HALF_UP)
-        measured = None if paid == last - first else seconds(last - first)
-        owed = (seconds(paid), format(price, "f"), measured)
+        unit, shown = self.passport.submitted.get("unit"), facts.get("shown_units")
+        limit, unit_price = Decimal(self.passport.submitted["max_units"]), Decimal(self.start["unit_price"])
+        if unit is None:
+            worked = Decimal(last - first) / 1000
+            paid, form = min(worked, limit), seconds
+        else:
+            must(self.shows is (shown is not None), "the units of the result are not counted")
+            worked, form = Decimal(facts["statement"]["units"][unit]), number
+            paid = min([worked, limit, *([] if shown is None else [Decimal(shown)])])
+            if unit in ("frame", "image", "token", "output_token"):
+                must(worked == int(worked), "a part of a whole unit")
+                paid = Decimal(int(paid))
+        price = (paid * unit_price).quantize(Decimal("1e-6"), ROUND_HALF_UP)
+        owed = (form(paid), format(price, "f"), None if paid == worked else form(worked))
         must(owed == (facts["units"], facts["price"], facts.get("measured_units")), "another bill")
         self.passport.completed, self.state = facts, "final"
 
@@ -388,8 +414,13 @@ class Life:
         must(same, "another miner holds the job")
 
 
-def seconds(millis: int) -> str:
-    return f"{millis // 1000}.{millis % 1000:03d}"
+def seconds(units: Decimal) -> str:
+    return f"{units:.3f}"
+
+
+def number(units: Decimal) -> str:
+    text = format(units, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def verify(document: Json, trusted: list[str]) -> dict[str, str]:

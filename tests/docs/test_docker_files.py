@@ -17,7 +17,7 @@ from coordinator.dev.servers.docker import POSTGRES_IMAGE, RABBITMQ_IMAGE
 from coordinator.miner.config import DEFAULT_GRACE_SECONDS
 from coordinator.miner.program import LEAVE_SECONDS
 from coordinator.miner.settings import MinerSettings
-from coordinator.runtime.server import STOP_SECONDS
+from coordinator.runtime.process.http_server import STOP_SECONDS
 from coordinator.runtime.settings import Settings, load_settings
 from tests.containers.bases import MADE_FROM
 

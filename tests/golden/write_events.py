@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.domain.account import (
+    AccountCarried,
     AccountDismissed,
     AccountDisputed,
     AccountHeld,
@@ -314,6 +315,7 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     ]
     rig: dict[str, Any] = {"party": "rig", "held": 0, "at": NOON}
     frozen: dict[str, Any] = {"job_id": job_id, "amount": 98, "available_at": later}
+    whole: dict[str, Any] = {"pending": ((later, 98),), "earned": 98, "payout_sink": "", "payout_address": ""}
     miner: list[Event] = [
         AccountPosted(**by, **rig, **paid, balance=98, disputed=0, amount=98, available_at=later),
         AccountDisputed(**by, **rig, **frozen, balance=98, disputed=98),
@@ -333,6 +335,8 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     made = TransferMade(
         **by, at=NOON, party="alice", business_id="invoice-17", kind="deposit", amount=500, reason="paid"
     )
+    node: dict[str, Any] = {"party": "node", "held": 0, "at": NOON, "balance": 98, "disputed": 0}
+    carried = AccountCarried(**by, **node, **whole, number=512)
     return [
         (account_stream("alice"), client),
         (account_stream("rig"), miner),
@@ -340,6 +344,7 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         (payment_stream(UUID(int=2)), [unpaid]),
         (transfer_stream("alice", "invoice-17"), [made]),
         *_settlement(),
+        (account_stream("node"), [carried]),
     ]
 
 

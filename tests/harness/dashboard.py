@@ -148,6 +148,52 @@ async def check_pages(reader: Reader, paths: Sequence[str]) -> None:
     await reader.page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
 
 
+async def check_keyboard(reader: Reader, paths: Sequence[str]) -> None:
+    """Tab reaches all that can be used on each page, shows where it is, and gets out again at the end."""
+    for path in paths:
+        page = await reader.go(path)
+        await page.evaluate("document.activeElement.blur()")
+        seen: set[str] = set()
+        hidden: set[str] = set()
+        wanted: list[str] = await page.evaluate(_USABLE)
+        for _ in range(4 * len(wanted) + 40):
+            await page.keyboard.press("Tab")
+            focused: dict[str, Any] | None = await page.evaluate(_FOCUS)
+            if focused is None:  # out of the page: round once
+                break
+            seen.add(focused["name"])
+            if not focused["shown"]:
+                hidden.add(focused["name"])
+        else:
+            raise AssertionError(f"{path}: Tab does not get out of the page again: {sorted(seen)}")
+        # A live page may have got other elements meanwhile: those that are still there count.
+        missed = set(wanted) & set(await page.evaluate(_USABLE)) - seen
+        assert not missed, f"{path}: Tab does not reach {sorted(missed)}"
+        assert not hidden, f"{path}: the focus is not seen on {sorted(hidden)}"
+
+
+_NAME = """const name = (e) => [e.tagName, ...["href", "name", "aria-label"].map((n) => e.getAttribute(n)),
+    (e.textContent || "").replace(/[0-9]+/g, "0").trim().slice(0, 60)].join("|");"""
+_USABLE = (
+    "(() => {"
+    + _NAME
+    + """
+    const all = document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, '
+        + 'summary, audio[controls], video[controls], [tabindex="0"]');
+    return [...all].filter((e) => !e.disabled && e.checkVisibility()).map(name);
+})()"""
+)
+_FOCUS = (
+    "(() => {"
+    + _NAME
+    + """
+    const e = document.activeElement;
+    if (!e || e === document.body || e === document.documentElement) return null;
+    const s = getComputedStyle(e), box = e.getBoundingClientRect();
+    const outlined = s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 1;
+    return {name: name(e), shown: outlined && box.width > 0 && box.height > 0};
+})()"""
+)
 _FOCUSED = """(() => {
     const element = document.activeElement;
     if (element.getAttribute("role") === "region") return element.getAttribute("aria-label");

@@ -1,7 +1,7 @@
 """A log of many jobs as the domain's own decisions write it, with real signatures of two miners.
 
 Of ten jobs one fails first, one is lost by its miner, one uses up its attempts, one is canceled, one expires,
-one comes without a claim, and the others complete.
+one comes without a claim, one is billed by images, and the others complete.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statements
 from coordinator.domain import miner, service, signing_key
 from coordinator.domain.decision import Context, fold
+from coordinator.domain.matching.needs import Constraints, wanted
+from coordinator.domain.matching.units import NANO
 from coordinator.domain.messages import SYSTEM, Event, Metadata, Principal, Role
 from coordinator.domain.name import NameClaimed, name_stream
 from tests.harness import deciding as made
@@ -25,6 +27,12 @@ MINERS = {"rig": SigningKey(b"r" * 32), "node1@farm": SigningKey(b"f" * 32)}
 SALT = b"0123456789abcdef"
 TOGETHER = 16
 """Statements under one signature, and jobs in one append."""
+PAINTING = made.a_spec(
+    id="painting",
+    pricing={"unit": "image", "amount": "0.0500", "shown": [{"member": "images"}]},
+    max_units={"each": [{"member": "images", "default": 4, "units": "1"}]},
+)
+ABLE = made.capabilities(services=("painting", "whisper"))
 
 
 class Entry(NamedTuple):
@@ -53,12 +61,12 @@ def _beginning() -> Iterator[Entry]:
     introduce = signing_key.SigningKeyIntroduce(key_id=COORDINATOR.key_id)
     [(stream, event)] = signing_key.decide(None, introduce, Context(made.T0, SYSTEM))
     yield Entry(stream, event)
-    spec = made.a_spec()
     common: dict[str, Any] = {"at": made.T0, "by": SYSTEM.name}
-    yield Entry(service.service_stream(spec.id), service.ServiceRegistered(**common, spec=spec))
-    yield Entry(name_stream(spec.id), NameClaimed(**common, name=spec.id, service=spec.id))
+    for spec in (made.a_spec(), PAINTING):
+        yield Entry(service.service_stream(spec.id), service.ServiceRegistered(**common, spec=spec))
+        yield Entry(name_stream(spec.id), NameClaimed(**common, name=spec.id, service=spec.id))
     for name, key in MINERS.items():
-        event = made.registered(miner_id=name, public_key=key.key_id)
+        event = made.registered(miner_id=name, public_key=key.key_id, capabilities=ABLE)
         yield Entry(miner.miner_stream(name), event)
 
 
@@ -84,6 +92,7 @@ class Life:
         self.entries: list[Entry] = []
         self.payloads: list[StoredPayload] = []
         self.finisher = ""
+        self.service = "whisper"
         self.attempt = 1
 
     def until_result(self) -> list[Entry]:
@@ -93,8 +102,13 @@ class Life:
         self.payloads.append(
             StoredPayload(self.job_id, "payload", SALT, f'{{"audio":"{self.number}.wav"}}'.encode())
         )
-        self._do(made.submit(payload=payload), made.ALICE, job_id=self.job_id, payload_digest=digest)
+        facts: dict[str, Any] = {"job_id": self.job_id, "payload_digest": digest}
         kind = self.number % 10
+        if kind == 7:
+            self.service = PAINTING.id
+            facts["service"] = service.RegisteredService(PAINTING, 1)
+            facts["wanted"] = wanted(PAINTING.id, Constraints(), *PAINTING.price())
+        self._do(made.submit(service=self.service, payload=payload), made.ALICE, **facts)
         if kind == 0:
             self._claim("rig")
             self._do(self._of(made.fail(1, miner_id="rig")), made.RIG)
@@ -128,11 +142,12 @@ class Life:
             "attempt": self.attempt,
             "miner_id": self.finisher,
             "session_id": made.SESSION,
-            "service": "whisper",
+            "service": self.service,
             "payload_digest": self.state.job.payload_digest,
             "result_digest": salted_digest(SALT, {"text": f"{self.number}"}),
             "started_at_ms": self.now,
             "completed_at_ms": self.now + 1000,
+            **({"units": {"image": "4"}} if self.service == PAINTING.id else {}),
         }
 
     def result(self, statement: dict[str, Any]) -> list[Entry]:
@@ -143,7 +158,8 @@ class Life:
         )
         self.now += 1500
         command = self._of(made.complete(self.attempt, miner_id=self.finisher, statement=statement))
-        self._do(command, self._principal(self.finisher), miner=self._online(self.finisher))
+        shown = 3 * NANO if self.service == PAINTING.id else None
+        self._do(command, self._principal(self.finisher), miner=self._online(self.finisher), shown=shown)
         return self.entries[before:]
 
     def _claim(self, name: str) -> None:
@@ -155,7 +171,7 @@ class Life:
         return command.model_copy(update={"job_id": self.job_id})
 
     def _online(self, name: str) -> miner.Online:
-        return miner.Online(made.registered(miner_id=name, public_key=MINERS[name].key_id))
+        return miner.Online(made.registered(miner_id=name, public_key=MINERS[name].key_id, capabilities=ABLE))
 
     def _principal(self, name: str) -> Principal:
         return Principal(name.rpartition("@")[2], Role.MINER)

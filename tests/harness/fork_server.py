@@ -183,7 +183,10 @@ def _reopen() -> None:
 
 def main(requests: socket.socket) -> None:
     import coordinator
+    from coordinator.cli.main import command_tree
+    from coordinator.edge.app import common_routes_by_path
     from coordinator.miner.executors import load_executors
+    from coordinator.services.catalog import load_catalog
 
     for name in PROGRAMS[1:]:
         importlib.import_module(name)
@@ -191,6 +194,10 @@ def main(requests: socket.socket) -> None:
         for module in _modules(f"{coordinator.__name__}.{package}"):
             importlib.import_module(module)
     load_executors()
+    # All that a process makes once and keeps: most of a coordinator's start.
+    command_tree()
+    load_catalog()
+    common_routes_by_path()
     gc.collect()
     gc.freeze()  # so that a fork's collector does not copy the pages of what all of them have
     assert 1 == len(os.listdir("/proc/self/task")), "a fork would not have the other threads"

@@ -5,3 +5,8 @@ from __future__ import annotations
 import os
 
 FULL = os.environ.get("TEST_LENGTH") == "full"
+
+
+def examples(full: int) -> int:
+    """How many examples a test of any input tries: these in full, otherwise a quarter of them."""
+    return full if FULL else full // 4

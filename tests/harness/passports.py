@@ -56,6 +56,8 @@ class Passes(NamedTuple):
     """Completed without a claim."""
     unusual: Document
     """With a service whose leaf has its digest only, and with texts that JSON writers write differently."""
+    counted: Document
+    """Billed by images: the miner signed four, and its result shows three."""
     rotated: Document
     """Of a coordinator that has lost the key of that time: STRANGER signed the receipt."""
 
@@ -79,7 +81,7 @@ def make(folder: Path) -> Passes:
         passports = Passports(
             log.log, log.proofs, Receipts(log.log, SigningKeys(COORDINATOR), attests=ATTESTER)
         )
-        made = [await passports.of(job_id(n), with_salts=True) for n in (0, 10, 2, 3, 4, 6, 0)]
+        made = [await passports.of(job_id(n), with_salts=True) for n in (0, 10, 2, 3, 4, 6, 0, 7)]
         lost = Passports(log.log, log.proofs, Receipts(log.log, SigningKeys(STRANGER)))
         made.append(await lost.of(job_id(0)))
         documents = [json.loads(json.dumps(document)) for document in made if document is not None]

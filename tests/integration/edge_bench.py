@@ -81,11 +81,12 @@ class Bench:
         name: str = "rig",
         session_id: str | None = None,
         worked_ms: int = 5,
+        units: Any = None,
     ) -> httpx.Response:
         """Hand in a signed result for a claimed offer; the answer, once it can be read."""
         if session_id is None:
             session_id = await eventually(lambda: self._session_of(name))
-        body = self.signed_result(offer, result, name, session_id, worked_ms)
+        body = self.signed_result(offer, result, name, session_id, worked_ms, units)
         answer = await self.miner(name).post(f"/v1/miners/{offer['job_id']}/result", json=body)
         if answer.status_code == 200:
             await self.reached(answer.json()["position"])
@@ -98,8 +99,9 @@ class Bench:
         name: str,
         session_id: str | None,
         worked_ms: int = 5,
+        units: Any = None,
     ) -> dict[str, Any]:
-        """The body of a result for a claimed offer."""
+        """The body of a result for a claimed offer; the statement has `units` unless they are None."""
         salt = os.urandom(16)
         now = time.time_ns() // 1_000_000
         statement = {
@@ -114,6 +116,8 @@ class Bench:
             "started_at_ms": now - worked_ms,
             "completed_at_ms": now,
         }
+        if units is not None:
+            statement["units"] = units
         return {
             "attempt": offer["attempt"],
             "result": result,

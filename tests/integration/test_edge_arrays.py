@@ -139,6 +139,25 @@ async def test_a_poll_that_waits_is_a_heartbeat(edge: Bench) -> None:
     assert len(polls) == 0
 
 
+async def test_polls_that_wait_are_answered_when_their_miner_changes(edge: Bench) -> None:
+    """A new session ends the polls of the old one, and a drain those of the present one."""
+    polls = edge.app.state.context.parked_polls
+    body = {"max_wait_seconds": 60}
+    old = await edge.register()
+    early = asyncio.create_task(
+        edge.rig.post("/v1/miners/poll", json={**body, "session_id": old["session_id"]}, timeout=60)
+    )
+    await eventually(lambda: len(polls) == 1, "the old session's poll waits")
+    await edge.register()
+    refused = await early
+    late = asyncio.create_task(edge.rig.post("/v1/miners/poll", json=body, timeout=60))
+    await eventually(lambda: len(polls) == 1, "the new session's poll waits")
+    drained = await edge.rig.post("/v1/miners/drain", json={})
+    assert drained.status_code == 200, drained.text
+    codes = [(answer.status_code, answer.json()["code"]) for answer in (refused, await late)]
+    assert codes == [(409, "SESSION_NOT_LIVE"), (409, "MINER_DRAINING")]
+
+
 async def test_a_poll_of_a_revoked_key_gets_no_job(edge: Bench) -> None:
     """The job goes to a miner whose key is valid, and the poll that waited is refused."""
     made = (await edge.admin.post("/v1/admin/keys", json={"name": "late-rig", "role": "miner"})).json()

@@ -16,6 +16,7 @@ from coordinator.application.commands.handlers.jobs import bodies, handler
 from coordinator.blobs import BlobStoreUnavailable
 from coordinator.edge import EdgeLimits
 from tests.integration.edge_bench import Bench, an_edge, key_of
+from tests.unit.dashboard_fakes import a_browser, log_in
 from tests.unit.edge_fakes import Conversation
 
 CONTENT = b"some audio" * 1000
@@ -217,6 +218,42 @@ async def test_a_result_may_name_what_a_large_payload_names(
         unavailable = await edge.complete(offer, {"input": ref})
         assert (unavailable.status_code, unavailable.json()["code"]) == (503, "UNAVAILABLE")
     assert (await edge.complete(offer, {"input": ref, "from": offer["payload_blob"]})).status_code == 200
+
+
+async def test_a_preview_comes_in_parts(edge: Bench) -> None:
+    """A film seeks: 206 for a range, 416 after the end; nothing is kept, and an erasure ends it."""
+    await edge.register()
+    await upload(edge.rig)
+    job = await edge.finish(edge.alice, {"output": f"blob:{DIGEST}"})
+    path, size = f"/jobs/{job}/files/{DIGEST}?as=video", len(CONTENT)
+    async with a_browser(edge.app) as browser:
+        await log_in(browser, key_of("alice"))
+        whole = await browser.get(path)
+        assert (200, CONTENT, "bytes") == (whole.status_code, whole.content, whole.headers["accept-ranges"])
+        for asked, first, last in (("0-", 0, size - 1), ("5-9", 5, 9), ("-7", size - 7, size - 1)):
+            part = await browser.get(path, headers={"Range": f"bytes={asked}"})
+            assert (206, CONTENT[first : last + 1]) == (part.status_code, part.content)
+            assert f"bytes {first}-{last}/{size}" == part.headers["content-range"]
+            assert ("video/mp4", "inline") == (
+                part.headers["content-type"],
+                part.headers["content-disposition"],
+            )
+            assert "private, no-store" == part.headers["cache-control"]
+            assert "sandbox" in part.headers["content-security-policy"]
+        after = await browser.get(path, headers={"Range": f"bytes={size}-"})
+        assert (416, f"bytes */{size}", b"") == (
+            after.status_code,
+            after.headers["content-range"],
+            after.content,
+        )
+        other = await browser.get(path, headers={"Range": "bytes=0-1", "If-Range": '"another"'})
+        assert (200, CONTENT) == (other.status_code, other.content)
+        await asyncio.to_thread(edge.coordinator.adapters.log.erase, [UUID(job)])
+        gone = await browser.get(path, headers={"Range": "bytes=0-1"})
+        assert gone.status_code in (404, 410)
+    async with a_browser(edge.app) as browser:
+        await log_in(browser, key_of("bob"))
+        assert 404 == (await browser.get(path, headers={"Range": "bytes=0-1"})).status_code
 
 
 async def test_an_erased_payload_opens_no_blob(edge: Bench) -> None:

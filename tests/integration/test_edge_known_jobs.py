@@ -84,8 +84,8 @@ async def _at_once(position: int) -> None:
     """The tables stay where they are."""
 
 
-async def waits_for(edge: Bench, job: str) -> bool:
-    return bool(edge.app.state.context.job_watch.waits_for(job))
+async def is_watching(edge: Bench) -> bool:
+    return bool(edge.app.state.context.job_watch.is_watching)
 
 
 async def test_a_result_is_readable_at_its_commit(unprojected: Bench) -> None:
@@ -100,7 +100,7 @@ async def test_a_result_is_readable_at_its_commit(unprojected: Bench) -> None:
     assert 425 == (await edge.alice.get(f"/v1/jobs/{job}/result")).status_code
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(edge.alice.get(f"/v1/jobs/{job}/result", params={"wait": "30"}))
-        await eventually(lambda: waits_for(edge, job), "the request")
+        await eventually(lambda: is_watching(edge), "the request")
         began = asyncio.get_running_loop().time()
         await complete(edge, job, offer)
     assert asyncio.get_running_loop().time() - began < 4  # the watch looks at the tables every five seconds

@@ -19,7 +19,8 @@ from websockets.exceptions import InvalidStatus
 from coordinator.edge import EdgeLimits
 from coordinator.edge.server.connections import Connections
 from coordinator.edge.server.header_limits import MAX_HEADER_BYTES, LimitedHeaders
-from coordinator.runtime.server import configure, listen
+from coordinator.runtime.process.http_server import configure
+from coordinator.runtime.process.ports import listen
 from coordinator.wire.limits import MAX_BODY_BYTES
 from tests.harness.cases import every
 from tests.harness.live import live_socket

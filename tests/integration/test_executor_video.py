@@ -579,6 +579,36 @@ async def test_devices_are_tried_and_replaced(studio: Studio, folder: Path) -> N
     assert (base.UNSUPPORTED, True) == await failure(studio.executor, work)
 
 
+ASKED = """#!{python}
+import os, sys
+with open({asked!r}, "a") as file:
+    file.write(" ".join(sys.argv[1:]) + "\\n")
+os.execv({ffmpeg!r}, [{ffmpeg!r}, *sys.argv[1:]])
+"""
+
+
+async def test_a_build_is_asked_once(tmp_path: Path) -> None:
+    """All executors share the answers of one ffmpeg, in any event loop; that it runs is tried each time."""
+    program, asked = tmp_path / "ffmpeg", tmp_path / "asked"
+
+    async def questions() -> list[str]:
+        asked.write_text("")
+        checks = await asyncio.gather(*(FfmpegExecutor(str(program)).check() for _ in range(2)))
+        assert [None, None] == checks
+        return asked.read_text().splitlines()
+
+    def install(text: str) -> None:
+        program.write_text(text)
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+    install(ASKED.format(python=sys.executable, asked=str(asked), ffmpeg=FFMPEG))
+    first, second = await questions(), await asyncio.to_thread(lambda: asyncio.run(questions()))
+    assert (1, 0) == tuple(told.count("-hide_banner -encoders") for told in (first, second))
+    assert (2, 2) == tuple(told.count("-version") for told in (first, second))
+    install(program.read_text() + "# another build")
+    assert 1 == (await questions()).count("-hide_banner -encoders")
+
+
 async def test_no_device_is_offered_where_none_is(executor: FfmpegExecutor) -> None:
     """This ffmpeg lists encoders of devices; those that are not here are not offered."""
     listed = ffmpeg("-hide_banner", "-encoders").decode()

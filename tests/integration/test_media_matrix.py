@@ -10,7 +10,7 @@ from tests.matrix import covering
 from tests.matrix.running import run
 from tests.matrix.values import ABSENT, kinds_of
 
-SAMPLES = {"audio_processing": 40, "video_transcoding": 80}
+SAMPLES = {"audio_processing": 30, "video_transcoding": 50}
 """Cases of each service; the full matrix has thousands."""
 MOSTLY = {"audio_processing": 0.8, "video_transcoding": 0.85}
 """The part of them that runs through: others are for what an input, or this machine, lacks."""

@@ -336,6 +336,19 @@ async def test_heartbeat_cancels_and_drains(stub: Stub, url: str, tmp_path: Path
     assert stub.states() == ["RUNNING"]
 
 
+async def test_polls_that_wait_stand_for_heartbeats(stub: Stub, url: str, tmp_path: Path) -> None:
+    """While polls wait one after the other, no heartbeat is sent; with a job in hand they are."""
+    hands = Hands()
+    async with running(url, hands, tmp_path):
+        await stub.until(lambda: len(stub.sent("poll")) == 3)  # two have waited for a second each
+        assert len(stub.beats) <= 3
+        job_id = await stub.add(n=1)
+        await hands.started.get()
+        names = {"job_id": job_id, "attempt": 1}
+        await stub.until(lambda: [[names]] * 2 == [b["inflight"] for b in stub.beats if b["inflight"]][:2])
+        hands.finish.set()
+
+
 async def test_lost_session_registers_anew(stub: Stub, url: str, tmp_path: Path) -> None:
     """A session that is not known any more ends what runs, and a new one serves on."""
     hands = Hands()

@@ -22,6 +22,7 @@ from tests.harness.dashboard import DESKTOP, PHONE, START_MS, chromium, reading
 
 FOLDER = Path("demo-output/screenshots")
 JOBS = 30
+MINERS = ("--miners", "2")
 _ENDS = {"job-completed": "Completed", "job-failed": "Failed"}
 VIEWS = (
     ("light", "desktop", DESKTOP),
@@ -34,7 +35,7 @@ VIEWS = (
 async def take(folder: Path) -> None:
     """All pictures, into this folder."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, dev(Path(place), "--miners", "2") as coordinator:
+    with tempfile.TemporaryDirectory() as place, dev(Path(place), *MINERS, SETTLEMENT="on") as coordinator:
         async with chromium() as browser:
             state = await _signed_in(browser, coordinator)
             pages = await asyncio.to_thread(_stage, coordinator)
@@ -75,6 +76,13 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
         found: str = json.loads(ran.out.splitlines()[-1])["job_id"]
         return found
 
+    client = next(
+        line.partition("=")[2].partition(":")[0]
+        for line in (folder / "coordinator-data" / "dev-keys.env").read_text().splitlines()
+        if line.startswith("CLIENT_API_KEYS=")
+    )
+    ran = coordinator.run("account", "deposit", client, "100000", "--id", "books/2026/17")
+    assert 0 == ran.code, ran.err
     for number in range(JOBS):
         submit("checksum", "--payload", json.dumps({"text": f"text {number}"}))
     picture = submit("image_processing", "--file", "images=in.png", "--payload", '{"output_format": "webp"}')
@@ -91,7 +99,8 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
         )
     submit("llm_inference", "--payload", '{"model": "llama-7b", "prompt": "hi"}')
     return {
-        **{name.lower().replace(" ", "-"): path for name, path, _ in NAVIGATION},
+        **{name.lower().replace(" ", "-"): path for name, path, roles in NAVIGATION if "admin" in roles},
+        "account": f"/money/accounts/{client}",
         "job-waits": f"/jobs/{waiting}",
         "job-failed": f"/jobs/{failed}",
         "job-completed": f"/jobs/{picture}",

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import expect
 
 from tests.acceptance.cli_process import Coordinator, dev
-from tests.harness.dashboard import START_MS, Reader, check_pages, chromium, reading
+from tests.harness.dashboard import START_MS, Reader, check_keyboard, check_pages, chromium, reading
 
 MINER = "/miners/miner-1@dev-miner"
 OTHERS = (
@@ -19,6 +20,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.timeout(600)  # one long visit, on a machine that is busy with other tests
 async def test_the_first_minute(tmp_path: Path) -> None:
     """One link and no key: results, errors, and why a job waits are on the pages as they come."""
     with dev(tmp_path, "--miners", "2") as coordinator:
@@ -109,6 +111,7 @@ async def _sees_jobs_as_they_come(coordinator: Coordinator, reader: Reader) -> N
     jobs = [f"/jobs/{job}" for job in (good, bad, stuck)]
     lists = ["/jobs", "/jobs?q=state:queued", "/batches", "/batches/new?kind=cancel&q=state:queued"]
     await check_pages(reader, ["/", *lists, "/jobs?q=state:nonsense", *jobs, *OTHERS])
+    await check_keyboard(reader, ["/", *lists, *jobs, *OTHERS])
 
 
 async def _acts_by_keyboard_alone(reader: Reader) -> None:

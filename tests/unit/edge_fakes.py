@@ -14,6 +14,7 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
+from coordinator.application.dispatch.claims import take_within
 from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.keys.sessions import Sessions
@@ -22,7 +23,7 @@ from coordinator.application.live.lease_holders import LeaseHolders
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.matches.live_miners import LiveMiners
-from coordinator.application.ports import Intent, TakenOffer
+from coordinator.application.ports import Intent, TakenOffer, Waiter
 from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.receipts.signing_keys import SigningKeys
 from coordinator.crypto.keys import SigningKey
@@ -168,18 +169,17 @@ class FakeTaken:
 
 
 class FakeQueues:
-    """Gives these offers; then waits to be cancelled, or for its time to pass."""
+    """Gives these offers; later takers wait until they are ended."""
 
     system = "fake"
+    shortest_wait = 0.0
 
     def __init__(self, *offers: Offer) -> None:
         self.offers = list(offers)
         self.settled: list[str] = []
         self.profiles: list[str] = []
         self.waiting = asyncio.Event()
-        self.arrival: asyncio.Future[Offer] | None = None
-        self.stubborn = False
-        """Whether an offer arrives at the moment of cancellation."""
+        self.waiter: Waiter | None = None
 
     async def ensure(self, profile: str) -> None:
         raise AssertionError("the edge makes no queues")
@@ -194,22 +194,24 @@ class FakeQueues:
         taken, self.offers = self.offers[:most], self.offers[most:]
         return [FakeTaken(offer, self.settled) for offer in taken]
 
-    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+    def wait(self, profile: str, waiter: Waiter) -> None:
         self.profiles.append(profile)
         if self.offers:
-            return FakeTaken(self.offers.pop(0), self.settled)
-        if wait <= 0:
-            return None
-        self.waiting.set()
-        try:
-            await asyncio.wait_for(asyncio.Event().wait(), wait)
-        except TimeoutError:
-            return None
-        except asyncio.CancelledError:
-            if self.stubborn:
-                return FakeTaken(an_offer(), self.settled)
-            raise
-        return None
+            waiter.set_result(FakeTaken(self.offers.pop(0), self.settled))
+        else:
+            self.waiter = waiter
+            self.waiting.set()
+
+    def arrive(self) -> None:
+        """An offer comes for the taker that waits."""
+        assert self.waiter is not None
+        self.waiter.set_result(FakeTaken(an_offer(), self.settled))
+
+    def leave(self, profile: str, waiter: Waiter) -> None:
+        self.waiter = None
+
+    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+        return await take_within(self, profile, wait)
 
 
 class FakeWatermarks:
@@ -252,6 +254,9 @@ class FakeTables:
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         return self._answers[statement](**params)
 
+    def execute(self, statement: str, **params: Any) -> int:
+        return len(self._answers[statement](**params))
+
 
 class FakeDatabase:
     """Answers each named statement with a function of its parameters."""
@@ -259,6 +264,8 @@ class FakeDatabase:
     def __init__(self, **answers: Callable[..., list[dict[str, Any]]]) -> None:
         self.answers: dict[str, Callable[..., list[dict[str, Any]]]] = {
             "read_retired_services": list,
+            # No session was ended by another process; the sessions of one process are told of its own ends.
+            **dict.fromkeys(("sessions_is_ended", "sessions_end", "sessions_forget"), lambda **_: []),
             **answers,
         }
 

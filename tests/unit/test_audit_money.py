@@ -174,3 +174,22 @@ def test_each_change_is_found(change: Callable[[list[Line]], None]) -> None:
     with pytest.raises(Found) as found:
         replay(lines)
     assert found.value.kind in ("money", "stream")
+
+
+@every("change", [{}, {"pending": []}, {"number": 9}, {"balance": 181}, {"held": 1}])
+def test_a_state_that_is_carried_on_is_compared(change: dict[str, Any]) -> None:
+    """It is the state that follows from the events before, with all credits that are pending."""
+    lines = history()
+    lines = lines[: place(lines, "payment.settled.v1") + 1]
+    money = replay(lines)
+    [balance, held, disputed] = money.accounts["rig"]
+    totals = {"balance": balance, "held": held, "disputed": disputed}
+    pending = [[int(at), amount] for at, amount in money.pending["rig"].items()]
+    assert pending
+    carried = {"party": "rig", "at": T0, **totals, "number": 2, "pending": pending, **change}
+    lines.append((str(account_stream("rig")), "account.carried.v1", carried))
+    if not change:
+        assert replay(lines).pending["rig"] == money.pending["rig"]
+        return
+    with pytest.raises(Found, match="rig"):
+        replay(lines)

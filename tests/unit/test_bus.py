@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from coordinator.application.commands.bus import MAX_TRIES
+from coordinator.application.commands.bus import MAX_TRIES, CommandBus
 from coordinator.application.commands.cache import CachedState, StateCache
-from coordinator.application.ports import Appended, LogUnavailable, NewEvent, StoredPayload, VersionConflict
+from coordinator.application.ports import (
+    Appended,
+    LogUnavailable,
+    NewEvent,
+    Recorded,
+    StoredPayload,
+    VersionConflict,
+)
 from coordinator.domain.decision import fold
 from coordinator.domain.errors import Code
 from coordinator.domain.job import (
@@ -140,6 +148,38 @@ async def test_what_was_committed_is_known_without_a_look(bench: Bench) -> None:
         known = CachedState(fold([e.event for e in events]), events[-1].version, events[-1].position)
         assert known == bench.bus.cache.get(stream)
     assert bench.bus.cache.get(job_stream("alice", "bad")) is None
+
+
+@pytest.mark.parametrize("read", [CommandBus.states, CommandBus._load])
+async def test_what_was_read_before_another_process_appended_is_not_kept(
+    bench: Bench, read: Callable[..., Awaitable[Any]]
+) -> None:
+    """An event that is told while its stream is read makes the read state old; the next read has it."""
+    job = job_stream("alice", "job")
+    await bench.send(submit("job"))
+    bench.bus.cache.drop([job])
+    [moved] = bench.log.load([job])[job]
+    original = bench.log.load
+    loop = asyncio.get_running_loop()
+
+    def load(streams: Collection[UUID]) -> Mapping[UUID, Sequence[Recorded]]:
+        found: Mapping[UUID, Sequence[Recorded]] = original(streams)
+        told = threading.Event()
+
+        def tell() -> None:
+            bench.bus.forget([moved._replace(version=2)])
+            told.set()
+
+        loop.call_soon_threadsafe(tell)
+        assert told.wait(10)
+        return found
+
+    bench.log.load = load
+    await read(bench.bus, [job])
+    assert bench.bus.known(job) is None
+    bench.log.load = original
+    await read(bench.bus, [job])
+    assert bench.bus.known(job) is not None
 
 
 async def test_what_keeps_a_batch_from_being_appended_is_singled_out(bench: Bench) -> None:

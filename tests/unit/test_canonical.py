@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.crypto.canonical import (
@@ -34,6 +34,7 @@ from coordinator.crypto.keys import (
 )
 from coordinator.crypto.refs import BlobRefError, blob_ref, blob_refs, parse_blob_ref
 from tests.harness.cases import every
+from tests.harness.length import examples
 
 SAFE = 2**53 - 1
 ascii_text = st.text(st.characters(min_codepoint=1, max_codepoint=0x7E))
@@ -71,6 +72,7 @@ def test_signed_form_is_the_one_aitbc_describes() -> None:
     assert expected == canonical(value)
 
 
+@settings(max_examples=examples(100))
 @given(signed_values(any_text, nulls=True))
 def test_signed_form_equals_what_a_plain_reading_of_the_format_gives(value: Any) -> None:
     """Whatever can be signed has the bytes that AITBC's verifier recomputes, also after a JSON round trip."""
@@ -86,6 +88,7 @@ def test_signed_form_equals_what_a_plain_reading_of_the_format_gives(value: Any)
     assert expected == canonical_lenient(value)
 
 
+@settings(max_examples=examples(100))
 @given(signed_values(ascii_text, nulls=False))
 def test_signed_form_of_ascii_text_is_rfc_8785_too(value: Any) -> None:
     """Without nulls and outside characters, any RFC 8785 library makes the bytes that we sign."""
@@ -208,7 +211,7 @@ def test_equal_json_has_equal_digests() -> None:
     assert len(different) == len({canonical_json(value) for value in different})
 
 
-@pytest.mark.parametrize(
+@every(
     "value",
     [
         [float("nan")],
@@ -269,7 +272,7 @@ def test_signatures_match_rfc_8032() -> None:
     assert not verify(SigningKey.generate().key_id, signature, b"\x72")
 
 
-@pytest.mark.parametrize("key_id", ["", "A" * 42, "A" * 43, "é" * 43, "A" * 42 + "=", "*" * 43])
+@every("key_id", ["", "A" * 42, "A" * 43, "é" * 43, "A" * 42 + "=", "*" * 43])
 def test_verifying_with_a_malformed_key_is_false_and_not_an_error(key_id: str) -> None:
     """Whatever a stranger sends as key or signature, the answer is no."""
     assert not verify(key_id, b"\x00" * 64, b"message")
@@ -300,7 +303,7 @@ def test_base64url_reads_back(data: bytes) -> None:
     assert data == decode_base64url(text, len(data))
 
 
-@pytest.mark.parametrize("text", ["QQ==", "QQ=", "Q", "QR", "Q+", "Q/", "QQ\n", " QQ", "Qé"])
+@every("text", ["QQ==", "QQ=", "Q", "QR", "Q+", "Q/", "QQ\n", " QQ", "Qé"])
 def test_base64url_has_one_spelling(text: str) -> None:
     """Padding, the other alphabet, white space and loose last bits are refused."""
     with pytest.raises(EncodingError):
@@ -386,7 +389,7 @@ def test_references_are_found_wherever_they_are_whole_strings() -> None:
     assert {first, second} == blob_refs(value)
 
 
-@pytest.mark.parametrize(
+@every(
     "ref",
     [
         "",

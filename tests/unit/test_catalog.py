@@ -17,6 +17,7 @@ from coordinator.domain.service import CATEGORIES, ServiceRegister, ServiceSpec
 from coordinator.services import catalog
 from coordinator.services.catalog import load_catalog
 from coordinator.services.speech_recognition.languages import ACCEPTED
+from tests.harness.cases import every
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 SIDES = ["input_schema", "output_schema"]
@@ -254,7 +255,7 @@ def test_no_name_is_given_twice() -> None:
     assert sorted(set(titles)) == sorted(titles)
 
 
-@pytest.mark.parametrize("service", sorted(ENTRIES))
+@every("service", sorted(ENTRIES))
 def test_every_entry_is_a_registry_entry(service: str) -> None:
     """The registry takes each entry as it is, also from an admin over the wire, and says something of it."""
     entry = ENTRIES[service]
@@ -269,14 +270,14 @@ def test_every_entry_is_a_registry_entry(service: str) -> None:
     assert spec.capabilities
 
 
-@pytest.mark.parametrize("service", sorted(ENTRIES))
+@every("service", sorted(ENTRIES))
 def test_work_is_not_free(service: str) -> None:
     """Work is paid by time, so an entry is priced by time: by anything else, miners without a price of
     their own would get nothing."""
     assert float(ServiceSpec.model_validate(ENTRIES[service]).list_price()) > 0
 
 
-@pytest.mark.parametrize("service", sorted(ENTRIES))
+@every("service", sorted(ENTRIES))
 def test_ordinary_miners_meet_the_requirements(service: str) -> None:
     """A gaming PC can do the least of each service, a data centre's card what is recommended, and whoever
     has what is recommended has the least, too."""
@@ -292,8 +293,8 @@ def test_ordinary_miners_meet_the_requirements(service: str) -> None:
         )
 
 
-@pytest.mark.parametrize("service", sorted(ENTRIES))
-@pytest.mark.parametrize("side", SIDES)
+@every("service", sorted(ENTRIES))
+@every("side", SIDES)
 def test_every_schema_is_json_schema_2020_12(service: str, side: str) -> None:
     """Schemas name their dialect, satisfy its own schema, and refer to nothing outside themselves."""
     schema = ENTRIES[service][side]
@@ -305,7 +306,7 @@ def test_every_schema_is_json_schema_2020_12(service: str, side: str) -> None:
         assert part.get("$ref", "") in {"", *(f"#/$defs/{name}" for name in schema.get("$defs", {}))}
 
 
-@pytest.mark.parametrize("service", sorted(ENTRIES))
+@every("service", sorted(ENTRIES))
 @pytest.mark.parametrize("side", SIDES)
 def test_examples_and_defaults_fit(service: str, side: str) -> None:
     """Each schema has examples, and they are valid; so is every default."""
@@ -318,7 +319,7 @@ def test_examples_and_defaults_fit(service: str, side: str) -> None:
             jsonschema_rs.validate({"$defs": definitions, **part}, value)
 
 
-@pytest.mark.parametrize("service", sorted(ENTRIES))
+@every("service", sorted(ENTRIES))
 def test_hostile_payloads_are_refused(service: str) -> None:
     """Unknown fields, wrong types, endless texts and lists, numbers out of bounds, files by path or address:
     none of them gets in, wherever in the payload it is."""
@@ -333,7 +334,7 @@ def test_hostile_payloads_are_refused(service: str) -> None:
     assert [] == [repr(payload)[:200] for payload in accepted]
 
 
-@pytest.mark.parametrize("service", sorted(ENTRIES))
+@every("service", sorted(ENTRIES))
 def test_every_input_file_may_be_a_url(service: str) -> None:
     """What takes an uploaded file takes a URL of the public internet in its place."""
     for example in ENTRIES[service]["input_schema"]["examples"]:
@@ -418,7 +419,7 @@ def test_the_memory_of_each_model_is_said(service: str) -> None:
     assert min(VRAM[service]) == ENTRIES[service]["requirements"]["minimum"]["min_vram_gb"]
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
+@every("category", CATEGORIES)
 def test_files_are_formatted(category: str) -> None:
     """One way to write a file, so that a change shows as what it is: entries by id, see `formatted`."""
     text = resources.files(catalog).joinpath(f"{category}.json").read_text(encoding="utf-8")
@@ -435,7 +436,7 @@ def test_the_catalogue_is_a_copy() -> None:
     assert sorted(ENTRIES) == [entry["id"] for entry in load_catalog()]
 
 
-@pytest.mark.parametrize(
+@every(
     ("service", "payload", "accepted"),
     [
         ("llm_inference", {"model": "llama3:8b", "prompt": "x"}, True),

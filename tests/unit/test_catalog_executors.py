@@ -7,7 +7,6 @@ from pkgutil import iter_modules
 from typing import Any
 
 import jsonschema_rs
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -15,6 +14,8 @@ from pydantic import ValidationError
 from coordinator import services
 from coordinator.services.base import KnownService
 from coordinator.services.catalog import load_catalog
+from tests.harness.cases import every
+from tests.harness.length import examples
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 KNOWN: dict[str, KnownService[Any, Any]] = {
@@ -40,7 +41,7 @@ def chat(*contents: Any, **more: Any) -> list[Any]:
     return [{"role": "user", "content": content, **more} for content in contents]
 
 
-@pytest.mark.parametrize(
+@every(
     ("service", "payload", "accepted"),
     [
         ("llm_inference", {"model": "m", "prompt": "x"}, True),
@@ -252,7 +253,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from _places(value[key])
 
 
-@pytest.mark.parametrize("service", sorted(MORE))
+@every("service", sorted(MORE))
 def test_schema_and_executor_agree(service: str) -> None:
     """What the registry lets in, the executor takes, and what it refuses, the executor would refuse.
 
@@ -270,4 +271,6 @@ def test_schema_and_executor_agree(service: str) -> None:
             for holder[key] in STRANGE:
                 check(payload)
             holder[key] = kept
-    settings(max_examples=200, suppress_health_check=list(HealthCheck))(given(changed(service))(check))()
+    settings(max_examples=examples(200), suppress_health_check=list(HealthCheck))(
+        given(changed(service))(check)
+    )()

@@ -103,7 +103,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@every("text", HOSTILE)
 def test_text_from_strangers_can_not_steer_the_terminal(text: str) -> None:
     """Text that acts on a terminal, hides or begins a line is shown as escapes, wherever it appears."""
     assert HOSTILE[text] == terminal.plain(text)
@@ -146,7 +146,7 @@ def test_text_of_all_languages_is_shown_as_it_is() -> None:
     assert text == terminal.plain(text)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@every("text", HOSTILE)
 def test_strangers_texts_are_one_line_in_tables_and_fields(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +161,7 @@ def test_strangers_texts_are_one_line_in_tables_and_fields(
     assert all(one.isprintable() for one in out.replace("\n", ""))
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@every("text", HOSTILE)
 def test_json_is_exact_and_still_harmless(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Programs get the very text; on the way it is JSON's escapes."""
     terminal.document({text: [text, "grün"]})
@@ -218,7 +218,7 @@ def test_every_refusal_has_an_exit_code(code: Code) -> None:
     assert told.exit_code in (Exit.REFUSED, Exit.NOT_FOUND, Exit.AUTH, Exit.UNREACHABLE, Exit.UNVERIFIED)
 
 
-@pytest.mark.parametrize(
+@every(
     "arguments",
     [
         ("job", "show", "x"),
@@ -317,10 +317,12 @@ def test_characters_that_the_terminal_lacks_are_escaped(
 ) -> None:
     """Text has escapes where the terminal's encoding has no such character, and JSON stays the same JSON."""
 
+    screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", screen)
+    assert 0 == main(["--version"])  # every command begins with it
+
     def written(action: Callable[[], object]) -> str:
-        screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-        monkeypatch.setattr("sys.stdout", screen)
-        assert 0 == main(["--version"])  # every command begins with it
+        screen.flush()
         screen.buffer.truncate(0)
         screen.buffer.seek(0)
         action()

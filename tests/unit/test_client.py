@@ -32,6 +32,7 @@ from coordinator.client import (
     TryAgain,
     Unreachable,
 )
+from tests.harness.cases import every
 
 JOB = "0190163d-8694-739b-aea5-966c26f8ad91"
 AT = "2026-01-31T12:00:00.250Z"
@@ -130,7 +131,7 @@ async def test_reads_show_own_writes() -> None:
     assert [None, None, "7"] == [request.headers.get("X-At-Least") for request in server.asked]
 
 
-@pytest.mark.parametrize(
+@every(
     ("answer", "kind", "code"),
     [
         (problem(401, "UNAUTHORIZED_KEY"), NotAuthorised, "UNAUTHORIZED_KEY"),
@@ -155,7 +156,7 @@ async def test_errors(answer: httpx.Response, kind: type[CoordinatorError], code
     assert (kind, code, 1) == (type(raised.value), raised.value.code, len(server.asked))
 
 
-@pytest.mark.parametrize(
+@every(
     ("answer", "kind"),
     [
         (httpx.ConnectError("refused"), Unreachable),

@@ -20,9 +20,10 @@ import httpx
 import pytest
 
 from coordinator.client import AsyncCoordinator, AsyncJob, Coordinator, Job, NotFound
+from coordinator.client.resources.accounts import AsyncAccounts
 from coordinator.client.resources.keys import AsyncKeys
 from coordinator.client.resources.registry import AsyncRegistry
-from coordinator.client.sync import Keys, Registry
+from coordinator.client.sync import Accounts, Keys, Registry
 from tests.unit.test_client import JOB, RESULT, SUBMITTED, VIEW, Server, ok, problem
 
 
@@ -45,6 +46,7 @@ def surface(kind: type) -> dict[str, Any]:
         (AsyncJob, Job),
         (AsyncKeys, Keys),
         (AsyncRegistry, Registry),
+        (AsyncAccounts, Accounts),
     ],
 )
 def test_same_surface(asynchronous: type, blocking: type) -> None:

@@ -157,6 +157,29 @@ async def test_an_invalid_number_of_days_makes_no_key(days: str) -> None:
     assert [] == app.state.context.gateway.intents
 
 
+@every(
+    ("name", "value", "told"),
+    [
+        ("name", "-x", "Invalid name: write 1 to 63 letters"),
+        ("name", "a b", "Invalid name"),
+        ("role", "king", "Invalid role: choose one of the list"),
+        ("label", "a\nb", "Invalid purpose"),
+        ("days", "0", "Invalid days"),
+    ],
+)
+async def test_an_invalid_field_is_named_in_words(name: str, value: str, told: str) -> None:
+    """The field as the form names it and what to write; no pattern is quoted."""
+    app = an_app()
+    async with a_browser(app) as browser:
+        await log_in(browser, ADMIN)
+        token = field((await browser.get("/jobs")).text, FORM_FIELD)
+        sent = {FORM_FIELD: token, "name": "bob", "role": "client", name: value}
+        answer = await browser.post("/admin/keys", data=sent)
+    assert (422, True) == (answer.status_code, told in answer.text), answer.text
+    assert "should" not in answer.text.partition("<main")[2]
+    assert [] == app.state.context.gateway.intents
+
+
 def test_needs_and_units_in_words() -> None:
     """Constraints and units read as people say them."""
     assert "24 GB on one GPU" == need("min_vram_gb", 24)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,7 +18,7 @@ from coordinator.edge import create_app
 from coordinator.edge.middleware import rate_limits
 from tests.harness.cases import every
 from tests.unit.dashboard_fakes import COOKIE, a_browser, field, log_in
-from tests.unit.edge_fakes import ADMIN, ALICE, RIG, a_context, an_app
+from tests.unit.edge_fakes import ADMIN, ALICE, RIG, FakeDatabase, a_context, an_app
 
 NOW = 1_700_000_000_000
 SALT = "ab" * 16
@@ -189,6 +190,43 @@ async def test_a_log_out_ends_the_session_itself() -> None:
         )
     async with a_browser(app, Cookie=f"{COOKIE}={copy}") as other:
         assert "/login" == (await other.get("/")).headers["location"]
+
+
+async def test_a_log_out_counts_at_every_process() -> None:
+    """Two processes with one database: what one has ended opens nothing at the other, at once."""
+    ended: dict[str, int] = {}
+
+    def note(session_id: str, expires_at: int) -> list[dict[str, Any]]:
+        ended[session_id] = expires_at
+        return []
+
+    def forget(now: int) -> list[dict[str, Any]]:
+        for one in [one for one, at in ended.items() if at <= now]:
+            del ended[one]
+        return []
+
+    database = FakeDatabase(
+        sessions_end=note,
+        sessions_forget=forget,
+        sessions_is_ended=lambda session_id: [{"found": 1}] if session_id in ended else [],
+    )
+    one, other = (an_app(database=database) for _ in range(2))
+    async with a_browser(one) as browser:
+        await log_in(browser)
+        copy = browser.cookies[COOKIE]
+        ended["long ago"] = 1
+        async with a_browser(other, Cookie=f"{COOKIE}={copy}") as elsewhere:
+            assert 200 == (await elsewhere.get("/admin/settings")).status_code
+            sessions = one.state.context.sessions
+            token = sessions.form_token(sessions.read(copy)[0].id)
+            await browser.post("/logout", data={"form_token": token})
+            assert "/login" == (await elsewhere.get("/")).headers["location"]
+            stream = await elsewhere.get("/ui/live/overview", headers={"Accept": "text/event-stream"})
+            assert 401 == stream.status_code
+            # And to the form, not in a circle.
+            assert 200 == (await elsewhere.get("/login")).status_code
+    assert 1 == len(ended)
+    assert "long ago" not in ended
 
 
 async def test_a_link_logs_in_once() -> None:

@@ -173,6 +173,29 @@ async def test_without_a_dashboard_there_are_no_pages() -> None:
         assert 200 == (await browser.get("/health")).status_code
 
 
+async def test_a_mistyped_address_is_a_page_for_browsers() -> None:
+    """With status 404 and the policy of pages. Programs get a document, and all do without a dashboard."""
+    for key in (None, ADMIN):
+        async with a_browser(an_app()) as browser:
+            if key:
+                await log_in(browser, key)
+            for path in ("/jbos", "/jobs/x/y/z", "/%3Cscript%3Ealert(1)", "/ui/nothing"):
+                page = await browser.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
+                assert (404, "text/html; charset=utf-8") == (page.status_code, page.headers["content-type"])
+                assert (POLICY, "Accept") == (page.headers["content-security-policy"], page.headers["vary"])
+                assert "There is no page at this address" in page.text
+                assert [] == Markup(page.text).dangers
+                assert (key is not None) == ("Log out" in page.text)
+                for headers in ({"Accept": "application/json"}, {"Accept": "*/*"}):
+                    document = await browser.get(path, headers=headers)
+                    assert (404, "UNKNOWN_COMMAND") == (document.status_code, document.json()["code"])
+            posted = await browser.post("/jbos", headers={"Accept": "text/html"})
+            assert (404, "UNKNOWN_COMMAND") == (posted.status_code, posted.json()["code"])
+    async with a_browser(create_app(a_context(settings={"ui_enabled": False}))) as browser:
+        answer = await browser.get("/jbos", headers={"Accept": "text/html"})
+        assert (404, "UNKNOWN_COMMAND") == (answer.status_code, answer.json()["code"])
+
+
 async def test_a_query_with_mistakes_is_told_them() -> None:
     """Each invalid term is named, as text, and nothing is searched."""
     async with a_browser(an_app(database=FakeDatabase(search_jobs=lambda **_: []))) as browser:

@@ -7,9 +7,10 @@ import pytest
 from coordinator.edge.dashboard import words
 from coordinator.edge.dashboard.data.job import TimelineLane, TimelineSpan
 from coordinator.edge.dashboard.timeline import LEAST_WIDTH, timeline
+from tests.harness.cases import every
 
 
-@pytest.mark.parametrize(
+@every(
     ("millis", "text"),
     [
         (None, "–"),

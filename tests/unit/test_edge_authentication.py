@@ -80,9 +80,12 @@ GUARDED = [
     ("POST", "/v1/admin/alarms"),
     ("GET", "/v1/accounts/me"),
     ("GET", "/v1/accounts/me/entries"),
+    ("GET", "/v1/accounts/me/services"),
     ("GET", "/v1/accounts/me/statements"),
     ("GET", "/v1/accounts/me/payout_address"),
     ("PUT", "/v1/accounts/me/payout_address"),
+    ("GET", "/v1/accounts/me/settlement_proof"),
+    ("GET", "/v1/admin/accounts/alice/settlement_proof"),
     ("GET", "/v1/settlements"),
     ("GET", "/v1/settlements/1"),
     ("POST", "/v1/admin/settlements"),
@@ -92,6 +95,7 @@ GUARDED = [
     ("GET", "/v1/admin/accounts"),
     ("GET", "/v1/admin/accounts/alice"),
     ("GET", "/v1/admin/accounts/alice/entries"),
+    ("GET", "/v1/admin/accounts/alice/services"),
     ("GET", "/v1/admin/accounts/alice/statements"),
     ("POST", "/v1/admin/accounts/alice/deposits"),
     ("POST", "/v1/admin/accounts/alice/withdrawals"),
@@ -151,22 +155,25 @@ def app_paths() -> set[tuple[str, str]]:
     return {(m.upper(), path) for path, operations in document["paths"].items() for m in operations}
 
 
-@every(("method", "path"), GUARDED)
+WRONG = [
+    None,
+    "",
+    ":",
+    "alice",
+    "alice:",
+    "alice:wrong",
+    "alice:secret-of-bob",
+    "nobody:secret-of-alice",
+    "ALICE:secret-of-alice",
+    " alice:secret-of-alice-and-more",
+    "alice:secret-of-alice:",
+]
+
+
+# Every endpoint, and every wrong key; endpoints do not read keys by themselves.
 @every(
-    "key",
-    [
-        None,
-        "",
-        ":",
-        "alice",
-        "alice:",
-        "alice:wrong",
-        "alice:secret-of-bob",
-        "nobody:secret-of-alice",
-        "ALICE:secret-of-alice",
-        " alice:secret-of-alice-and-more",
-        "alice:secret-of-alice:",
-    ],
+    ("method", "path", "key"),
+    [*((*guarded, key) for guarded in GUARDED for key in WRONG[::5]), *((*GUARDED[1], key) for key in WRONG)],
 )
 async def test_a_wrong_key_gets_nothing(method: str, path: str, key: str | None) -> None:
     """Without a valid key every endpoint answers 401 before it looks at anything else."""

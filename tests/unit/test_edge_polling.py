@@ -14,6 +14,7 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import JobRelease, JobStart
 from coordinator.domain.miner import Draining, Offline, Online, miner_stream
 from coordinator.wire.answers import Accepted, Answer, Refused
+from tests.harness.cases import every
 from tests.unit.edge_fakes import (
     JOB,
     RIG,
@@ -136,15 +137,50 @@ async def test_a_miner_that_leaves_while_it_waits_claims_nothing() -> None:
     assert queues.settled == []
 
 
+async def test_a_poll_that_waits_is_told_that_its_miner_is_drained() -> None:
+    """An event of its miner wakes it: it goes on, or is refused at once if its session is no longer good."""
+    gateway, queues = FakeGateway(), FakeQueues()
+    app = polling(gateway, queues)
+    polls = app.state.context.parked_polls
+    talk = Conversation(app, "POST", "/v1/miners/poll", RIG)
+    talk.say(b'{"max_wait_seconds": 60}')
+    poll = talk.begin()
+    await queues.waiting.wait()
+    queues.waiting.clear()
+    polls.end_polls_of("another")
+    polls.end_polls_of("rig")
+    await asyncio.wait_for(queues.waiting.wait(), 30)  # this was no end
+    gateway.states = {miner_stream("rig"): Draining(registered())}
+    polls.end_polls_of("rig")
+    await asyncio.wait_for(poll, 30)
+    assert (409, "MINER_DRAINING") == (talk.status, json.loads(talk.body)["code"])
+    assert queues.profiles == ["a-profile"] * 2
+
+
+async def test_polls_that_wait_are_answered_as_the_server_stops() -> None:
+    """With 204, however long they would wait; later ones are answered at once."""
+    queues = FakeQueues()
+    app = polling(FakeGateway(), queues)
+    talk = Conversation(app, "POST", "/v1/miners/poll", RIG)
+    talk.say(b'{"max_wait_seconds": 60}')
+    poll = talk.begin()
+    await queues.waiting.wait()
+    app.state.context.parked_polls.stop()
+    await asyncio.wait_for(poll, 30)
+    async with browsing(app, RIG) as http:
+        late = await http.post("/v1/miners/poll", json={"max_wait_seconds": 60})
+    assert (204, 204) == (talk.status, late.status_code)
+
+
 async def test_an_offer_that_comes_as_the_miner_leaves_goes_back() -> None:
     """An offer that is taken at the moment of the disconnect is not lost."""
     gateway, queues = FakeGateway(), FakeQueues()
-    queues.stubborn = True
     talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b"{}")
     poll = talk.begin()
     await queues.waiting.wait()
     talk.hang_up()
+    queues.arrive()
     await asyncio.wait_for(poll, 30)
     assert gateway.intents == []
     assert queues.settled == ["back"]
@@ -196,18 +232,18 @@ async def test_an_offer_goes_back_where_the_log_can_not_be_asked_about_it() -> N
 async def test_a_poll_that_is_cancelled_while_it_waits_gives_back_what_comes() -> None:
     """The same while it waits."""
     queues = FakeQueues()
-    queues.stubborn = True
     talk = Conversation(polling(FakeGateway(), queues), "POST", "/v1/miners/poll", RIG)
     talk.say(b"{}")
     poll = talk.begin()
     await queues.waiting.wait()
+    queues.arrive()
     poll.cancel()
     with pytest.raises(asyncio.CancelledError):
         await poll
     assert queues.settled == ["back"]
 
 
-@pytest.mark.parametrize(
+@every(
     ("state", "body", "status", "code"),
     [
         (None, {}, 404, "MINER_NOT_FOUND"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from coordinator.application.ports import LogUnavailable
+from coordinator.application.ports import LogUnavailable, Waiter
 from coordinator.domain.errors import Code
 from coordinator.edge import create_app
 from coordinator.edge.http.problems import STATUS_OF, Problem
@@ -97,7 +97,7 @@ async def test_a_broker_outage_in_a_poll_is_unavailable() -> None:
     """A poll while the broker is away says 503, so that the miner asks again later."""
 
     class Away(FakeQueues):
-        async def take(self, profile: str, wait: float) -> Any:
+        def wait(self, profile: str, waiter: Waiter) -> None:
             raise ConnectionRefusedError
 
     async with browsing(an_app(queues=Away()), RIG) as http:
@@ -105,7 +105,7 @@ async def test_a_broker_outage_in_a_poll_is_unavailable() -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
 
 
-@pytest.mark.parametrize(
+@every(
     ("method", "path", "status"),
     [
         ("GET", "/nothing", 404),
@@ -126,7 +126,7 @@ async def test_what_is_not_there_is_a_problem_too(method: str, path: str, status
     assert answer.json()["code"] == "UNKNOWN_COMMAND"
 
 
-@pytest.mark.parametrize(
+@every(
     ("method", "path", "allowed"),
     [
         ("DELETE", "/v1/jobs", "GET, HEAD, POST"),
@@ -159,7 +159,7 @@ async def test_what_begins_like_a_fixed_path_is_an_invalid_id(name: str) -> None
     assert (422, "INVALID_PAYLOAD") == (answer.status_code, answer.json()["code"])
 
 
-@pytest.mark.parametrize(
+@every(
     "path",
     [
         f"/v1/jobs?limit={SECRET}",
@@ -180,7 +180,7 @@ async def test_no_parameter_comes_back_in_a_problem(path: str) -> None:
     assert SECRET not in answer.text
 
 
-@pytest.mark.parametrize(
+@every(
     "body",
     [
         {"service": SECRET.upper(), "payload": {}},

@@ -6,13 +6,15 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.crypto.keys import encode_base64url
 from coordinator.domain.errors import Refusal
 from coordinator.edge import EdgeLimits
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
+from tests.harness.cases import every
+from tests.harness.length import examples
 from tests.unit.edge_fakes import ALICE, FakeDatabase, FakeLog, FakeWatermarks, an_app, browsing
 
 NO_JOBS = FakeDatabase(read_jobs_of_client=lambda **_: [])
@@ -80,7 +82,7 @@ async def test_a_position_that_the_log_does_not_have_is_not_waited_for() -> None
     assert watermarks.asked == []
 
 
-@pytest.mark.parametrize("position", ["-1", "1.5", "", "x", "9" * 19, "٣", "1e3", " 1", "0x10"])
+@every("position", ["-1", "1.5", "", "x", "9" * 19, "٣", "1e3", " 1", "0x10"])
 async def test_a_position_that_is_none_is_refused(position: str) -> None:
     """Positions are plain ASCII digits that fit 64 bits."""
     async with browsing(an_app(database=NO_JOBS), ALICE) as http:
@@ -88,6 +90,7 @@ async def test_a_position_that_is_none_is_refused(position: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PAYLOAD")
 
 
+@settings(max_examples=examples(100))
 @given(st.lists(st.from_regex(r"[a-zA-Z0-9@_-]{1,60}", fullmatch=True), min_size=1, max_size=3))
 def test_a_cursor_brings_back_what_it_was_made_of(parts: list[str]) -> None:
     """What `cursor_after` is given, `read_cursor` gives back."""
@@ -101,7 +104,7 @@ def test_a_cursor_that_is_none_is_refused(text: str) -> None:
         read_cursor(text, r"[0-9]{1,16}", r"[0-9a-f-]{36}")
 
 
-@pytest.mark.parametrize(
+@every(
     "parts",
     [
         ("1",),
@@ -120,7 +123,7 @@ def test_a_forged_cursor_is_refused(parts: tuple[str, ...]) -> None:
         read_cursor(encode_base64url("\n".join(parts).encode()), r"[0-9]{1,16}", r"[0-9a-f-]{36}")
 
 
-@pytest.mark.parametrize(
+@every(
     "query",
     [
         "limit=0",

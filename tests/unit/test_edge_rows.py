@@ -8,10 +8,11 @@ import pytest
 
 from coordinator.edge.models.jobs import JobError
 from coordinator.edge.state.tables.rows import JobRow
+from tests.harness.cases import every
 from tests.unit.edge_fakes import a_job_row
 
 
-@pytest.mark.parametrize(
+@every(
     ("columns", "final", "error"),
     [
         ({"state": "QUEUED"}, False, None),

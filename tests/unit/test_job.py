@@ -138,7 +138,7 @@ OF_A_JOB = sorted(t for t in COMMANDS if t.startswith("job.") and not t.startswi
 """A submit makes a job, and the handler makes a submit of `job.submit_again`."""
 
 
-@pytest.mark.parametrize("topic", OF_A_JOB)
+@every("topic", OF_A_JOB)
 def test_every_command_but_submit_needs_a_job(topic: str) -> None:
     """A job that was never submitted is not found, whatever is asked of it."""
     commands = [start(), complete(), fail(), release(), lose(), cancel(), expire()]
@@ -214,7 +214,7 @@ def test_start_by_a_miner_that_cannot_do_it_is_refused_with_the_reason() -> None
     assert "this miner needs CUDA 12.10 or newer, has 12.4" == decided.detail
 
 
-@pytest.mark.parametrize(
+@every(
     ("own_price", "limit", "unit_price"),
     [
         (None, None, "0.002"),  # the list price
@@ -354,7 +354,7 @@ def test_paid_is_the_time_that_the_miner_states_within_the_time_that_was_seen(
     )
 
 
-@pytest.mark.parametrize(
+@every(
     ("max_units", "payload", "expected"),
     [
         (None, {}, "3600.000"),

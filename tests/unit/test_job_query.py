@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.application.search.query import FIELDS, MAX_LENGTH, JobQuery, QueryFilter
 from tests.harness.cases import every
+from tests.harness.length import examples
 
 WHOLE = "01a229ff-1d00-7dff-8123-0123456789ab"
 
@@ -121,6 +122,7 @@ def test_every_text_is_read_or_told_what_is_wrong(text: str) -> None:
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,10}\Z")
 
 
+@settings(max_examples=examples(100))
 @given(
     st.lists(st.sampled_from(["queued", "failed", "expired"]), min_size=1, unique=True),
     st.lists(NAMES, min_size=1, max_size=5, unique=True),

@@ -12,6 +12,7 @@ from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Refusal
 from coordinator.edge.http.reads.job_wait import wait_asked
 from coordinator.edge.state.job_watch import JobWatch
+from tests.harness.cases import every
 from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
 
 
@@ -101,7 +102,7 @@ async def test_stop_wakes_everybody_and_may_be_called_twice() -> None:
     await watch.stop()
 
 
-@pytest.mark.parametrize(
+@every(
     ("wait", "prefer", "expected"),
     [
         (None, None, (0, {})),
@@ -125,7 +126,7 @@ def test_how_long_to_wait(
     assert wait_asked(wait, prefer, 30) == expected
 
 
-@pytest.mark.parametrize("wait", ["", "-1", "nan", "inf", "1e3", "x", "9" * 400, "1.", "٣"])
+@every("wait", ["", "-1", "nan", "inf", "1e3", "x", "9" * 400, "1.", "٣"])
 def test_a_wait_that_is_no_number_is_refused(wait: str) -> None:
     """The query parameter is ours, so it is checked."""
     with pytest.raises(Refusal):

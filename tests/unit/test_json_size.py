@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.json_size import has_more_values, outside_strings
 from coordinator.crypto.refs import blob_ref, blob_refs, blob_refs_of_canonical
+from tests.harness.length import examples
 
 REF = blob_ref("0" * 64)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -35,6 +36,7 @@ def count(value: Any) -> tuple[int, int]:
     return max(0, len(members) - 1) + 1 + sum(v for v, _ in inner), containers
 
 
+@settings(max_examples=examples(100))
 @given(JSON)
 def test_characters_in_strings_do_not_count(value: Any) -> None:
     """The count of the bytes is that of a walk through the value, whatever is in its strings."""
@@ -47,6 +49,7 @@ def test_characters_in_strings_do_not_count(value: Any) -> None:
     assert b'"' not in outside_strings(text)
 
 
+@settings(max_examples=examples(100))
 @given(st.lists(JSON, max_size=4) | st.dictionaries(KEYS, JSON, max_size=4))
 def test_references_are_found_in_canonical_bytes(value: Any) -> None:
     """As in the value itself: keys, and texts that merely contain a reference, are none."""

@@ -22,6 +22,7 @@ from coordinator.domain.key import (
     Revoked,
 )
 from coordinator.domain.messages import COMMANDS, Principal, Role
+from tests.harness.cases import every
 from tests.harness.deciding import SECOND, T0, Decided, given
 
 KEY_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -113,7 +114,7 @@ def test_nobody_is_the_coordinator() -> None:
     given().when(CREATE.model_copy(update={"name": "coordinator"}), **made(1)).then(Code.INVALID_PAYLOAD)
 
 
-@pytest.mark.parametrize(
+@every(
     "fields",
     [
         {"name": "al.ice"},
@@ -127,7 +128,6 @@ def test_nobody_is_the_coordinator() -> None:
         {"secret": "mine-is-better"},
         {"salt": "00" * 16},
     ],
-    ids=str,
 )
 def test_a_malformed_create_is_refused(fields: dict[str, Any]) -> None:
     """Also one that brings a secret of its own: we make them."""

@@ -124,7 +124,7 @@ def test_a_line_break_in_a_property_is_never_signed() -> None:
         message_to_sign("job.submit", "m-1", "", "reply\nc-1", b"{}")
 
 
-@pytest.mark.parametrize("signature", ["", "0" * 64, "zz", "é" * 64, "\ud800" * 64, "0" * 100_000], ids=len)
+@every("signature", ["", "0" * 64, "zz", "é" * 64, "\ud800" * 64, "0" * 100_000])
 def test_a_signature_that_is_none_proves_nothing(signature: str) -> None:
     """Hostile headers are simply wrong."""
     assert None is RING.by_signature("alice", signature, MESSAGE)

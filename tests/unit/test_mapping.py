@@ -20,6 +20,7 @@ from coordinator.domain.messages import Event
 from coordinator.domain.registry import EVENTS
 from coordinator.storage.log.mapping import UnreadableEvent, decode, encode, to_columns, to_recorded
 from coordinator.storage.log.upcasters import UPCASTERS, Json, upcast, upcaster
+from tests.harness.cases import every
 from tests.harness.metadata import METADATA, STORED_METADATA
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -58,9 +59,7 @@ def test_the_newest_golden_log_is_what_this_version_writes() -> None:
         assert stored == encode(decode(*stored))
 
 
-@pytest.mark.parametrize(
-    "text", ['"; DROP TABLE jobs; --', "'", "\\", "\x00", "\n\r\t", "日本語🎛", "\u2028", "%s", ""]
-)
+@every("text", ['"; DROP TABLE jobs; --', "'", "\\", "\x00", "\n\r\t", "日本語🎛", "\u2028", "%s", ""])
 def test_any_text_survives(text: str) -> None:
     """What stands in an event's text comes back as it was."""
     assert canceled(text) == decode(*encode(canceled(text)))

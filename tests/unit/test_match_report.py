@@ -6,7 +6,6 @@ from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +33,7 @@ from coordinator.domain.matching.reasons import (
     why_unmatched,
 )
 from tests.harness.cases import every
+from tests.harness.length import examples
 
 SERVICE = "checksum"
 CARDS = ("NVIDIA GeForce RTX 4090", "NVIDIA L4", "AMD Radeon RX 7900 XTX", "Orin")
@@ -139,7 +139,7 @@ def smaller(relaxation: Relaxation, wants: Constraints, list_price: str | None) 
             return []
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(a_fleet, some_needs, a_list_price)
 def test_each_relaxation_finds_as_many_as_it_says_and_none_smaller_does(
     fleet: list[ProfileMiners], wants: Constraints, list_price: str | None
@@ -161,7 +161,7 @@ def test_each_relaxation_finds_as_many_as_it_says_and_none_smaller_does(
     assert why_unmatched(report)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(a_fleet, some_needs, a_list_price)
 def test_a_constraint_whose_loss_helps_has_a_relaxation(
     fleet: list[ProfileMiners], wants: Constraints, list_price: str | None
@@ -259,7 +259,7 @@ def test_the_sentence_names_the_fault_and_the_help(
     assert why_unmatched(report_on(fleet, **wants)) == sentence
 
 
-@pytest.mark.parametrize(
+@every(
     ("fleet", "facts", "code"),
     [
         ([miners(2, busy=2)], {}, ReasonCode.ALL_BUSY),

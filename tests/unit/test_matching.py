@@ -23,6 +23,7 @@ from coordinator.domain.matching.needs import (
     wanted,
 )
 from tests.harness.cases import every
+from tests.harness.length import examples
 
 # --- names of cards ----------------------------------------------------------------------------------------
 NVIDIA = [  # as nvidia-smi prints them
@@ -290,7 +291,7 @@ def test_what_is_unmet_and_why(wants: Any, has: Any, reasons: list[str]) -> None
     assert (not reasons) == satisfies("whisper", Constraints(**wants), able(**has))
 
 
-@pytest.mark.parametrize(
+@every(
     ("limit", "price", "reasons"),
     [
         (None, "0.002", []),
@@ -321,7 +322,7 @@ def test_jobs_with_another_list_price_are_of_another_class() -> None:
     assert 3 == len(set(classes))
 
 
-@pytest.mark.parametrize(
+@every(
     "price",
     ["-1", "1E+9", "1e9", "NaN", "Infinity", "1" * 30, "0." + "1" * 10, "01", "1.", " 1", "1\n", "٣", ""],
 )
@@ -441,6 +442,7 @@ CAPABILITIES = st.builds(
 )
 
 
+@settings(max_examples=examples(100))
 @given(constraints())
 @example(Constraints(gpu="_rtx4090"))
 @example(Constraints(gpu="é4090tié"))
@@ -451,6 +453,7 @@ def test_normalising_needs_twice_is_once(wants: Constraints) -> None:
     assert wanted("whisper", wants).job_class == wanted("whisper", normal).job_class
 
 
+@settings(max_examples=examples(100))
 @given(CAPABILITIES)
 def test_normalising_abilities_twice_is_once(has: Capabilities) -> None:
     """The normal form is a fixed point, and so is the profile."""
@@ -460,7 +463,7 @@ def test_normalising_abilities_twice_is_once(has: Capabilities) -> None:
 
 
 @given(constraints(), CAPABILITIES)
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_normalising_changes_no_answer(wants: Constraints, has: Capabilities) -> None:
     """Both sides may be compared as they were said or in their normal form: the answer is one."""
     answer = satisfies("whisper", wants, has)
@@ -469,6 +472,7 @@ def test_normalising_changes_no_answer(wants: Constraints, has: Capabilities) ->
             assert answer == satisfies("whisper", w, h)
 
 
+@settings(max_examples=examples(100))
 @given(constraints(), CAPABILITIES)
 def test_what_goes_into_an_event_comes_out_again(wants: Constraints, has: Capabilities) -> None:
     """The normal forms are valid themselves: an event that holds them can always be read back."""
@@ -477,6 +481,7 @@ def test_what_goes_into_an_event_comes_out_again(wants: Constraints, has: Capabi
     assert h == Capabilities.model_validate_json(h.model_dump_json())
 
 
+@settings(max_examples=examples(100))
 @given(constraints(), CAPABILITIES, st.randoms(use_true_random=False))
 def test_the_order_of_lists_means_nothing(wants: Constraints, has: Capabilities, rng: random.Random) -> None:
     """Models, services and cards in another order, or named twice, are the same class and profile."""
@@ -498,6 +503,7 @@ def test_the_order_of_lists_means_nothing(wants: Constraints, has: Capabilities,
     assert satisfies("whisper", wants, has) == satisfies("whisper", wants_too, has_too)
 
 
+@settings(max_examples=examples(100))
 @given(constraints(), CAPABILITIES)
 def test_equal_classes_give_equal_answers(wants: Constraints, has: Capabilities) -> None:
     """Jobs of one class are interchangeable, however their needs are written."""

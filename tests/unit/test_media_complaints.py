@@ -23,6 +23,7 @@ from coordinator.miner.executors.media.output import Output
 from coordinator.miner.executors.media.packets import PACKETS_FILE, Track, read_packets
 from coordinator.miner.executors.process import STDERR_BYTES
 from coordinator.miner.executors.speech import check_heard
+from tests.harness.cases import every
 
 OPENED = "[info] Input #0, wav, from 'file:input':"
 UNREADABLE = "[in#0 @ 0x7ffd8b95f8d0] [error] Error opening input: Invalid data found when processing input"
@@ -43,7 +44,7 @@ def log_of(*lines: str) -> Log:
     return log
 
 
-@pytest.mark.parametrize(
+@every(
     ("lines", "code", "detail"),
     [
         (
@@ -167,7 +168,7 @@ def test_faults_are_counted_whatever_the_version() -> None:
     assert ({0: 1, 1: 2}, (9, 7, 7168, 0)) == (log.corrupt_frames, tuple(log.read[1]))
 
 
-@pytest.mark.parametrize(
+@every(
     "text", ["Stream #0:", "[info]   Stream #0:0: Audio: ", ", 44100 ", "[a @ 0x1] ", " ", "Duration: 0", "x"]
 )
 def test_lines_take_linear_time(text: str) -> None:
@@ -236,7 +237,7 @@ GIVEN = (
 COMPLAINT = (Complaint("libdav1d", "error", "Error parsing OBU data"),)
 
 
-@pytest.mark.parametrize(
+@every(
     ("video", "sound", "complaints", "expected"),
     [
         (Counts(50, 50), Counts(94, 94, 96_000), (), None),
@@ -299,7 +300,7 @@ def test_faults_of_a_copied_track_are_the_source_s() -> None:
     )
 
 
-@pytest.mark.parametrize("duration", [None, "x", 0, 9.2, "9.9", 10.0, 30, [], True])
+@every("duration", [None, "x", 0, 9.2, "9.9", 10.0, 30, [], True])
 def test_an_engine_that_heard_all_or_says_nothing(duration: object) -> None:
     """Engines round, and not all of them say a length."""
     check_heard({"text": "a", "duration": duration}, 10.0)

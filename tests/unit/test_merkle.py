@@ -31,7 +31,7 @@ ROOTS = (
 )
 
 
-@pytest.mark.parametrize("size", range(1, 9))
+@every("size", range(1, 9))
 def test_roots_are_those_of_the_reference(size: int) -> None:
     """The first leaves of the reference data give the published roots."""
     root, _ = root_and_paths([leaf_hash(leaf) for leaf in LEAVES[:size]])

@@ -21,6 +21,7 @@ from coordinator.domain.miner import (
     Online,
     miner_stream,
 )
+from tests.harness.cases import every
 from tests.harness.deciding import (
     ADMIN,
     ALICE,
@@ -221,8 +222,8 @@ def test_a_miner_that_never_registered_is_not_found(command: Any) -> None:
 
 
 # --- who speaks --------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("speaker", [OTHER_RIG, Principal("ig", Role.MINER)], ids=str)
-@pytest.mark.parametrize("command", [register(), drain(), drain(None), leave()], ids=lambda c: c.topic)
+@every("speaker", [OTHER_RIG, Principal("ig", Role.MINER)])
+@every("command", [register(), drain(), drain(None), leave()])
 def test_nobody_speaks_for_another_miner(command: Any, speaker: Principal) -> None:
     """A miner's key registers, drains and ends its own nodes only, and learns nothing of others."""
     given().when(command, by=speaker).then(Code.FORBIDDEN)
@@ -237,7 +238,7 @@ def test_a_principal_speaks_for_its_nodes() -> None:
     assert miner_stream("node-1@rig") != miner_stream("rig")
 
 
-@pytest.mark.parametrize(
+@every(
     ("principal", "miner_id", "owns"),
     [
         (RIG, "rig", True),
@@ -258,7 +259,7 @@ def test_who_owns_which_miner(principal: Principal, miner_id: str, owns: bool) -
 
 
 # --- shapes ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     "changes",
     [
         {"session": "short"},
@@ -274,7 +275,6 @@ def test_who_owns_which_miner(principal: Principal, miner_id: str, owns: bool) -
         {"public_key": "k" * 42},
         {"public_key": "k" * 42 + "="},
     ],
-    ids=str,
 )
 def test_a_register_outside_the_bounds_is_no_register(changes: Any) -> None:
     """Ids become names of queues and words of routing keys, so that only plain ones are taken."""

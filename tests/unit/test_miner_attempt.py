@@ -29,6 +29,7 @@ from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.miner.signing import StatementSigner
 from coordinator.wire.limits import MAX_BODY_BYTES
 from coordinator.wire.offers import Offer
+from tests.harness.cases import every
 
 JOB = "0191b0a2-0000-7000-8000-000000000001"
 SALT = bytes(range(16))
@@ -111,7 +112,7 @@ async def test_work_gets_its_share_of_the_machine() -> None:
     assert [share, whole_machine()] == seen
 
 
-@pytest.mark.parametrize("inline", [True, False])
+@every("inline", [True, False])
 async def test_result_is_signed_and_complete(inline: bool) -> None:
     """The report is a valid `job.complete` whose statement verifies and proves payload and result."""
     report = await make(give).run(inline=inline)
@@ -167,7 +168,7 @@ async def _not_a_number(_: Work) -> Outcome:
 
 
 @pytest.mark.parametrize("inline", [True, False])
-@pytest.mark.parametrize(
+@every(
     ("run", "code", "retryable"),
     [
         (_refuse, "UNSUPPORTED", False),
@@ -314,6 +315,7 @@ def test_capabilities_are_checked_before_they_are_sent() -> None:
         "models": ("llama-7b",),
         "region": "eu",
         "price": "0.25",
+        "prices": (),
     }
     with pytest.raises(BadConfig):
         MinerConfig("alice:secret", price="cheap").capabilities(["checksum"], hardware)

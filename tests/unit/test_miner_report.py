@@ -20,6 +20,7 @@ from coordinator.domain.matching.miner_report import (
 from coordinator.domain.matching.needs import Capabilities, Needs, satisfies
 from coordinator.domain.matching.reasons import ReasonCode
 from tests.harness.cases import every
+from tests.harness.length import examples
 
 SERVICE = "checksum"
 CARD = "NVIDIA L4"
@@ -71,7 +72,7 @@ def improved(has: Capabilities, improvement: Improvement) -> Capabilities:
     return has.model_copy(update=changed[improvement.constraint]())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(some_capabilities, some_classes)
 def test_each_improvement_brings_the_jobs_that_it_promises(
     has: Capabilities, classes: list[QueuedClass]

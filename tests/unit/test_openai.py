@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from coordinator.application.live.progress import Progress
+from coordinator.application.ports import LogUnavailable
 from coordinator.cli.commands import doctor
 from coordinator.domain.errors import Code
 from coordinator.domain.matching.needs import Capabilities
@@ -41,7 +42,17 @@ from coordinator.edge.openai.streaming import StreamedText
 from coordinator.edge.state.offerings import Offering
 from coordinator.miner.executors.base import Discovery
 from coordinator.wire.answers import Accepted, Refused
-from tests.unit.edge_fakes import ALICE, Conversation, FakeDatabase, FakeGateway, a_job_row, an_app, browsing
+from tests.harness.cases import every
+from tests.unit.edge_fakes import (
+    ALICE,
+    Conversation,
+    FakeDatabase,
+    FakeGateway,
+    a_context,
+    a_job_row,
+    an_app,
+    browsing,
+)
 
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 CHAT: dict[str, Any] = {"model": "llama-7b", "messages": [{"role": "user", "content": "x"}]}
@@ -66,7 +77,7 @@ def test_what_is_null_is_not_there() -> None:
     )
 
 
-@pytest.mark.parametrize("n", [True, 1.5, "1", 0, 17, [1]])
+@every("n", [True, 1.5, "1", 0, 17, [1]])
 def test_a_limited_member_is_compared_exactly(n: object) -> None:
     """JSON's true is no 1."""
     with pytest.raises(Problem) as refused:
@@ -74,7 +85,7 @@ def test_a_limited_member_is_compared_exactly(n: object) -> None:
     assert (400, "n") == (refused.value.status, refused.value.members["param"])
 
 
-@pytest.mark.parametrize(
+@every(
     "message",
     [
         {"role": "user"},
@@ -101,7 +112,7 @@ def test_messages_that_are_none(message: object) -> None:
     assert "xxx" not in refused.value.detail
 
 
-@pytest.mark.parametrize(
+@every(
     ("request_type", "members", "param", "why"),
     [
         (EmbeddingRequest, {"input": ["a", ""]}, "input.1", "String should have at least 1 character"),
@@ -329,7 +340,7 @@ def test_the_end_sends_the_rest() -> None:
     assert [Delta(0, "two", "m", calls), Delta(1, "another")] == said.rest(whole)
 
 
-@pytest.mark.parametrize(
+@every(
     "sent",
     [
         Delta(0, "other"),
@@ -461,7 +472,7 @@ def test_the_doctor_tells_of_names_that_are_not_offered() -> None:
 
 
 # --- errors ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
+@every(
     ("code", "kind", "told"),
     [
         (Code.UNAUTHORIZED_KEY, "authentication_error", "invalid_api_key"),
@@ -539,7 +550,7 @@ async def test_refusals_have_openais_statuses(
     assert (405, "method_not_allowed") == (method.status_code, method.json()["error"]["code"])
 
 
-@pytest.mark.parametrize(
+@every(
     ("row", "status", "code", "again"),
     [
         ({"state": "EXPIRED"}, 504, "timeout", "false"),
@@ -568,7 +579,6 @@ async def test_refusals_have_openais_statuses(
             "download_failed",
             "false",
         ),
-        ({"state": "RUNNING"}, 503, "unavailable", None),
     ],
 )
 async def test_how_a_job_without_a_result_is_answered(
@@ -590,6 +600,53 @@ async def test_how_a_job_without_a_result_is_answered(
     assert again == answer.headers.get("x-should-retry")
     of_a_url = code in ("unsafe_url", "download_failed")
     assert ("messages" if of_a_url else None) == answer.json()["error"]["param"]
+
+
+FAILED_JOB = {"state": "FAILED", "error_code": "OUT_OF_MEMORY", "error_message": "why"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_wait_that_ends_early_goes_on(stream: bool) -> None:
+    """A watch that fails wakes all: a job that has not ended is waited for again."""
+    failures = iter([LogUnavailable("away"), LogUnavailable("away")])
+    states = iter([{"state": "RUNNING"}, {"state": "RUNNING"}, FAILED_JOB, FAILED_JOB])
+
+    def final_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return [{"job_id": job_id} for job_id in job_ids]
+
+    database = FakeDatabase(
+        read_offerings=lambda: [OFFERING],
+        read_job=lambda job_id: [a_job_row(**next(states, FAILED_JOB))],
+        read_final_jobs=final_jobs,
+    )
+    async with browsing(an_app(database=database), ALICE) as http:
+        answer = await http.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+    assert (500, "out_of_memory") == (answer.status_code, answer.json()["error"]["code"])
+
+
+async def test_a_process_that_stops_ends_the_wait() -> None:
+    """The client is told to send it again: the job goes on elsewhere."""
+    gateway = FakeGateway()
+    context = a_context(
+        gateway=gateway,
+        database=FakeDatabase(
+            read_offerings=lambda: [OFFERING],
+            read_job=lambda job_id: [a_job_row(state="RUNNING")],
+            read_final_jobs=_none,
+        ),
+    )
+    app = an_app()
+    app.state.context = context
+    async with browsing(app, ALICE) as http:
+        asking = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+        await _until(lambda: bool(gateway.intents))
+        context.stopping.set()
+        await context.job_watch.stop()
+        answer = await asking
+    assert (503, "unavailable") == (answer.status_code, answer.json()["error"]["code"])
+    assert "restarting" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

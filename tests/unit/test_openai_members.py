@@ -9,6 +9,7 @@ import pytest
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.openai.requests import OpenAIRequest
 from coordinator.edge.openai.responses import ResponsesRequest
+from tests.harness.cases import every
 from tests.harness.openai_members import CLIENTS, REQUESTS
 
 LEAST: dict[str, dict[str, Any]] = {
@@ -41,7 +42,7 @@ def read_whole(request: type[OpenAIRequest], fields: dict[str, Any]) -> None:
         asked.chat()  # it checks what is nested
 
 
-@pytest.mark.parametrize(("endpoint", "member"), of_endpoint(known=False))
+@every(("endpoint", "member"), of_endpoint(known=False))
 def test_an_unsupported_member_is_refused_by_its_name(endpoint: str, member: str) -> None:
     """Nothing that a client asks for is dropped without a word; null asks for nothing."""
     request = REQUESTS[endpoint]
@@ -55,7 +56,7 @@ def test_an_unsupported_member_is_refused_by_its_name(endpoint: str, member: str
     assert request.read(LEAST[endpoint]) == request.read({**LEAST[endpoint], member: None})
 
 
-@pytest.mark.parametrize(("endpoint", "member"), of_endpoint(known=True))
+@every(("endpoint", "member"), of_endpoint(known=True))
 def test_a_known_member_is_treated_as_the_table_says(endpoint: str, member: str) -> None:
     """Ignored members take any value; members with few values, or with a form, refuse another by its name."""
     request, least = REQUESTS[endpoint], LEAST[endpoint]
@@ -70,7 +71,7 @@ def test_a_known_member_is_treated_as_the_table_says(endpoint: str, member: str)
     assert 400 == refused.value.status
 
 
-@pytest.mark.parametrize("endpoint", sorted(REQUESTS))
+@every("endpoint", sorted(REQUESTS))
 def test_members_that_must_be_there(endpoint: str) -> None:
     """A missing member is named as missing."""
     for member in LEAST[endpoint]:

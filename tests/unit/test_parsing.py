@@ -16,6 +16,7 @@ from coordinator.domain.job import JobCancel, JobFail, JobSubmit
 from coordinator.domain.messages import COMMANDS, SYSTEM, Principal, Role
 from coordinator.wire.answers import Accepted, Refused
 from tests.harness.cases import every
+from tests.harness.length import examples
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 LARGEST = 2**63 - 1
@@ -200,7 +201,7 @@ def accepted(body: bytes) -> Any:
 
 
 @given(HOSTILE)
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_what_is_accepted_can_be_stored(value: Any) -> None:
     """Whatever Python itself would write as JSON is either refused or can be kept by Postgres."""
     body = json.dumps(value).encode()
@@ -212,6 +213,7 @@ def test_what_is_accepted_can_be_stored(value: Any) -> None:
         assert json.loads(body) == got
 
 
+@settings(max_examples=examples(100))
 @given(HOSTILE)
 def test_what_can_be_stored_is_accepted(value: Any) -> None:
     """Nothing is refused that every store could have kept."""
@@ -234,7 +236,7 @@ def _integers(value: Any) -> set[int]:
 @given(st.lists(st.sampled_from(SNIPPETS), max_size=14).map(b"".join))
 @example(b'"\\u0000"')
 @example(b"9" * 310)
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_no_bytes_break_the_reader(body: bytes) -> None:
     """Any bytes are read or refused; nothing else is raised, and nothing unstorable comes through."""
     check_storable(accepted(body))
@@ -265,7 +267,7 @@ def test_a_command_is_made_of_its_type_and_its_fields() -> None:
     assert JobCancel(job_id=UUID(ID)) == cancel
 
 
-@pytest.mark.parametrize("topic", ["", "job", "job.submitted.v1", "job.submit ", "__class__", "hunter2"])
+@every("topic", ["", "job", "job.submitted.v1", "job.submit ", "__class__", "hunter2"])
 def test_a_type_that_is_none_is_refused(topic: str) -> None:
     """Events are no commands, and the refusal does not repeat what was sent."""
     assert "hunter" not in details_of(topic, {}, Code.UNKNOWN_COMMAND)
@@ -280,7 +282,7 @@ def test_a_body_that_is_no_object_is_refused(topic: str, value: Any) -> None:
     assert "hunter" not in detail
 
 
-@pytest.mark.parametrize(
+@every(
     ("topic", "value", "says"),
     [
         ("job.submit", {"payload": {}}, ["service: Field required"]),
@@ -351,7 +353,7 @@ FIELDS += ["gpu", "cuda", "models", "gpus", "name", "services", "id", "pricing",
 
 
 @given(st.sampled_from(sorted(COMMANDS)), st.recursive(st.just({}), _with_secrets, max_leaves=6))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_no_refusal_ever_shows_a_value(topic: str, value: Any) -> None:
     """Whatever is wrong with whichever command, the detail has names of fields only."""
     detail = _refused(topic, value)

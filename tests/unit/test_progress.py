@@ -14,6 +14,7 @@ from coordinator.application.live.progress import Progress, ProgressReport
 from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.progress_stream import Topic
 from coordinator.wire.limits import MAX_PROGRESS_TEXT
+from tests.harness.cases import every
 
 JOB, OTHER = uuid4(), uuid4()
 
@@ -238,7 +239,7 @@ async def test_memory_is_bounded_by_characters_and_jobs(monkeypatch: pytest.Monk
         assert jobs[3:] == [item.job_id for item in stream.take()]
 
 
-@pytest.mark.parametrize(
+@every(
     "bad",
     [
         {"fraction": 1.5},

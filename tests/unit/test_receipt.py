@@ -193,7 +193,7 @@ def test_floats_are_never_signed() -> None:
         sign_receipt(COORDINATOR, a_receipt(units=1.5))
 
 
-@pytest.mark.parametrize("field", sorted(set(a_receipt()) - {"price"}))
+@every("field", sorted(set(a_receipt()) - {"price"}))
 def test_every_field_is_covered_by_the_signature(field: str) -> None:
     """Whatever is changed, removed or added after signing, the receipt fails."""
     receipt = sign_receipt(COORDINATOR, a_receipt())
@@ -246,7 +246,7 @@ def test_the_coordinator_cannot_put_words_into_the_miners_mouth(change: dict[str
     assert code == failure(lambda: verify_receipt(signed, TRUSTED, MINER_KEYS))
 
 
-@pytest.mark.parametrize(
+@every(
     ("signature", "code"),
     [
         (None, "RECEIPT_MALFORMED"),
@@ -303,7 +303,7 @@ def promises(count: int) -> list[dict[str, Any]]:
     return sign_promises(COORDINATOR, contents)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 40])
+@every("count", [1, 2, 3, 16, 17, 40])
 def test_each_promise_verifies_by_itself(count: int) -> None:
     """With the coordinator's public key alone, whatever it shares its signature with; the model agrees."""
     made = promises(count)
@@ -329,7 +329,7 @@ def spoilt(path: str, value: Any) -> dict[str, Any]:
     return promise
 
 
-@pytest.mark.parametrize(
+@every(
     ("path", "value", "code"),
     [
         ("price", "1000000", "RECEIPT_SIGNATURE"),

@@ -30,6 +30,7 @@ from coordinator.domain.signing_key import (
 )
 from coordinator.runtime.signing import other_keys
 from coordinator.storage.log.mapping import decode, encode
+from tests.harness.cases import every
 from tests.harness.deciding import (
     JOB_ID,
     PAYLOAD_DIGEST,
@@ -126,7 +127,7 @@ async def test_there_is_none_before_the_job_is_completed() -> None:
     assert [None] * 3 == [await made.of(job) for job in (JOB_ID, UUID(int=7), SIGNING_KEYS)]
 
 
-@pytest.mark.parametrize(
+@every(
     ("introduced", "held", "signer", "recorded_under"),
     [
         ({1: OLD}, SigningKeys(OLD), OLD, None),
@@ -136,7 +137,6 @@ async def test_there_is_none_before_the_job_is_completed() -> None:
         ({1: OLD, 2: NEW, 5: OLD, JOB_AT + 9: NEW}, SigningKeys(NEW, [OLD]), OLD, None),
         ({JOB_AT + 1: NEW}, SigningKeys(NEW), NEW, None),
     ],
-    ids=["one key", "retired later", "retired before", "gone", "taken back", "before the first"],
 )
 async def test_the_key_of_its_time_signs(
     introduced: dict[int, SigningKey],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from coordinator.application.keys.keyring import Keyring
 from coordinator.application.ports import DeadLetter
 from coordinator.broker.dead_letters.letters import sender_of
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Principal, Role
+from tests.harness.cases import every
 
 KEYS = Keyring(
     {
@@ -30,7 +29,7 @@ LETTER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
+@every(
     ("fields", "expected"),
     [
         ({"principal": "alice", "role": "client", "type": "quota.set"}, Principal("alice", Role.CLIENT)),

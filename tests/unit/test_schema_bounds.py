@@ -49,7 +49,7 @@ UNUSABLE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("what", UNBOUNDED)
+@every("what", UNBOUNDED)
 def test_what_is_not_bounded_is_refused(what: str) -> None:
     """Remote and circular references, and what unfolds without end."""
     with pytest.raises(Unbounded):

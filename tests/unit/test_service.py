@@ -121,22 +121,24 @@ def test_only_operators_and_the_system_change_the_registry(topic: str) -> None:
 
 
 # --- prices ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("unit", "amount", "per_second"),
+@every(
+    ("unit", "amount", "per_unit"),
     [
         ("second", "0.002", "0.002"),
         ("hour", "3.6", "0.001000000"),
         ("hour", "1", "0.000277778"),
         ("hour", "0", "0.000000000"),
         ("hour", "999999999999.999999999", "277777777.777777778"),
-        ("frame", "0.5", "0"),
-        ("gb", "0.5", "0"),
-        ("unit", "0.5", "0"),
+        ("minute", "0.06", "0.001000000"),
+        ("minute", "1", "0.016666667"),
+        ("frame", "0.5", "0.5"),
+        ("gb", "0.5", "0.5"),
+        ("unit", "0.5", "0.5"),
     ],
 )
-def test_the_list_price_is_for_one_second(unit: str, amount: str, per_second: str) -> None:
+def test_the_list_price_is_for_one_second_or_counted_unit(unit: str, amount: str, per_unit: str) -> None:
     """What is priced by time costs so much a second, as a decimal number that an event can hold."""
-    assert per_second == a_spec(pricing={"unit": unit, "amount": amount}).list_price()
+    assert per_unit == a_spec(pricing={"unit": unit, "amount": amount}).list_price()
 
 
 # --- shapes ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from coordinator.services.data_processing import DataPayload, Shuffle, Split
 from coordinator.services.json_schema import input_schema, output_schema
 from coordinator.services.rendering_3d import RenderPayload
 from coordinator.services.speech_recognition import TranscriptSegment
+from tests.harness.cases import every
 
 REF = "blob:" + "0123456789abcdef" * 4
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
@@ -144,7 +145,7 @@ def test_a_result_has_no_nulls() -> None:
         TranscriptSegment(start=-1, end=0, text="x")
 
 
-@pytest.mark.parametrize(
+@every(
     ("payload", "accepted"),
     [
         ({"text": "x"}, True),
@@ -169,7 +170,7 @@ def test_schema_and_model_agree(payload: dict[str, Any], accepted: bool) -> None
             ShownPayload.model_validate(payload)
 
 
-@pytest.mark.parametrize(
+@every(
     ("service", "payload", "expected"),
     [
         (
@@ -207,7 +208,7 @@ def test_a_fault_is_named_where_it_is(service: str, payload: dict[str, Any], exp
     assert [expected] == [f"{fault.place} {fault.keyword}" for fault in found]
 
 
-@pytest.mark.parametrize(
+@every(
     ("service", "payload", "place", "wanted", "found"),
     [
         ("video_transcoding", {"crf": "x"}, "crf", "integer or null", "string"),

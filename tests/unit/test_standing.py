@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
-import pytest
-
 from coordinator.application.dispatch.dispatcher import Dispatcher
 from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
 from coordinator.application.dispatch.standing import NEWCOMER_SLOTS, Standing
@@ -25,6 +23,7 @@ from coordinator.domain.miner import MinerRegistered
 from coordinator.domain.standing import StandingQuarantine, StandingRelease
 from coordinator.wire.answers import Accepted, Answer
 from tests.harness import deciding
+from tests.harness.cases import every
 from tests.harness.dispatching import DIGEST, TOKENS, SamePayload, Table
 from tests.harness.metadata import STORED_METADATA
 
@@ -222,7 +221,7 @@ class Network:
 BAD: tuple[Manner, ...] = ("fails", "hoards", "releases", "loses", "ignores")
 
 
-@pytest.mark.parametrize("manners", [("fails", "hoards"), *((manner,) for manner in BAD)], ids="-".join)
+@every("manners", [("fails", "hoards"), *((manner,) for manner in BAD)])
 async def test_bad_miners_cost_the_honest_one_less_than_its_time_again(manners: Sequence[Manner]) -> None:
     """200 jobs beside them: the honest one completes all of them, within twice its time alone."""
     alone = await (network := Network(Miner("honest"))).run(network.submit(200))

@@ -84,6 +84,7 @@ from tests.harness.deciding import (
     submit,
     submitted,
 )
+from tests.harness.length import examples
 
 MINERS = ["rig-0", "rig-1", "node@rig-1"]
 ATTEMPT_COMMANDS: dict[str, Any] = {"start": start, "complete": complete, "fail": fail, "release": release}
@@ -387,7 +388,7 @@ class JobLife(RuleBasedStateMachine):
 
 
 TestJobLife = JobLife.TestCase
-TestJobLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestJobLife.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
 
 
 class AllSeen(Exception):
@@ -496,7 +497,7 @@ class MinerLife(RuleBasedStateMachine):
 
 RIG = Principal("rig", Role.MINER)
 TestMinerLife = MinerLife.TestCase
-TestMinerLife.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestMinerLife.settings = settings(max_examples=examples(100), stateful_step_count=30, deadline=None)
 
 
 # --- the drawing -------------------------------------------------------------------------------------------

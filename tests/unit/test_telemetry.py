@@ -36,6 +36,7 @@ from coordinator.telemetry.opentelemetry_tracer import (
 )
 from coordinator.telemetry.tracing import Kind
 from tests.harness.bus import ALICE, Bench, WatchedLog, codes, submit
+from tests.harness.cases import every
 from tests.harness.deciding import a_spec
 from tests.unit.edge_fakes import ALICE as ALICE_KEY
 from tests.unit.edge_fakes import a_context, browsing
@@ -70,7 +71,7 @@ def context_of(context: SpanContext | None) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
 
 
-@pytest.mark.parametrize(
+@every(
     ("variables", "asked"),
     [
         ({}, False),
@@ -257,7 +258,7 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         export.start("coordinator")
 
 
-@pytest.mark.parametrize(
+@every(
     ("name", "roots", "sampled", "unsampled"),
     [
         ("always_on", True, True, True),

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.miner.executors.data import text as cleaning
 from coordinator.miner.executors.data.text import MAX_COMPARED, clean, first_of_similar
+from tests.harness.cases import every
 
 SECONDS = 5.0
 """Far more than linear time takes here, and far less than quadratic time."""
@@ -22,7 +23,7 @@ def cleaned(text: str, **options: Any) -> str:
     return made
 
 
-@pytest.mark.parametrize(
+@every(
     ("markup", "visible"),
     [
         ("<p>one</p><p>two</p>", "one two"),
@@ -47,7 +48,7 @@ def test_the_visible_text_stays(markup: str, visible: str) -> None:
     assert visible == cleaned(markup)
 
 
-@pytest.mark.parametrize(
+@every(
     "piece",
     [
         "='",
@@ -74,7 +75,7 @@ def test_the_visible_text_stays(markup: str, visible: str) -> None:
         "<!-- --",
     ],
 )
-@pytest.mark.parametrize("before", ["", "<a "])
+@every("before", ["", "<a "])
 def test_markup_takes_linear_time(before: str, piece: str) -> None:
     """Thirty thousand unfinished tags or comments are read once each, not once for each other."""
     started = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.application.payloads.schemas import compile_schema
@@ -25,6 +25,8 @@ from coordinator.services.video_transcoding import (
     TranscodeMedia,
     TranscodeWebm,
 )
+from tests.harness.cases import every
+from tests.harness.length import examples
 
 ENTRIES = {entry["id"]: entry for entry in load_catalog()}
 URL = "https://example.com/file"
@@ -74,9 +76,7 @@ def test_a_transcode_is_of_any_kind_of_output() -> None:
     assert ("medium", "128k", 23) == tuple(mine[n]["default"] for n in ("preset", "audio_bitrate", "crf"))
 
 
-@pytest.mark.parametrize(
-    "output", ["mp4", "mkv", "webm", "gif", "mp3", "m4a", "wav", "flac", "ogg", "jpg", "png"]
-)
+@every("output", ["mp4", "mkv", "webm", "gif", "mp3", "m4a", "wav", "flac", "ogg", "jpg", "png"])
 def test_any_format_is_enough_said(output: str) -> None:
     """A file and a format make a payload that the registry takes: no default of another format is in it."""
     asked = TranscodeMedia.model_validate({"input_url": URL, "output_format": output})
@@ -85,7 +85,7 @@ def test_any_format_is_enough_said(output: str) -> None:
     assert compile_schema(ENTRIES["video_transcoding"]["input_schema"]).is_valid(fields["payload"])
 
 
-@pytest.mark.parametrize(
+@every(
     ("asked", "expected"),
     [
         (SpeechPayload(audio_url=URL), Constraints(min_vram_gb=1)),
@@ -148,6 +148,7 @@ miners = st.builds(
 )
 
 
+@settings(max_examples=examples(100))
 @given(needs, constraints, miners)
 def test_a_client_asks_for_more_and_never_for_less(
     needed: Constraints, wished: Constraints, miner: Capabilities

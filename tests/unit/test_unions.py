@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import pytest
-
 from coordinator.domain import (
     account,
     alarm,
@@ -23,6 +21,7 @@ from coordinator.domain import (
 )
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.registry import COMMANDS, EVENTS
+from tests.harness.cases import every
 
 NOUNS: dict[str, tuple[Any, Any]] = {
     "alarm": (alarm.AlarmEvent, alarm.AlarmCommand),
@@ -48,7 +47,7 @@ def members(union: Any) -> set[Any]:
     return set() if union is None else set(get_args(union) or (union,))
 
 
-@pytest.mark.parametrize("noun", NOUNS)
+@every("noun", NOUNS)
 def test_a_union_has_all_that_is_registered(noun: str) -> None:
     """A checker names the places that a new event needs only if the event is in its noun's union."""
     events, commands = NOUNS[noun]

@@ -101,7 +101,7 @@ def test_named_hosts_may_be_anywhere() -> None:
         check_url("ftp://127.0.0.1:8080/a", allowed)
 
 
-@pytest.mark.parametrize("entry", ["", "http://a.b", "a.b/path", "user@host", "a b", "host:port"])
+@every("entry", ["", "http://a.b", "a.b/path", "user@host", "a b", "host:port"])
 def test_hosts_of_the_settings_are_hosts(entry: str) -> None:
     """A setting that names no host is told of at the start."""
     with pytest.raises(ValueError, match="host"):

@@ -13,6 +13,7 @@ import pytest
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from coordinator.validation import describe_invalid, describe_meant, first_invalid_field
+from tests.harness.cases import every
 
 SECRET = "hunter2"
 
@@ -96,7 +97,7 @@ class Film(BaseModel):
     tracks: list[str] = Field(default=[], alias="with")
 
 
-@pytest.mark.parametrize(
+@every(
     ("document", "expected"),
     [
         ({"crf": SECRET}, "crf: Input should be a valid integer, not a string"),

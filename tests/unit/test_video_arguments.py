@@ -20,6 +20,7 @@ from coordinator.miner.executors.ffmpeg.tone_map import nits_to_pq, pq_to_nits, 
 from coordinator.miner.executors.media.audio_encoders import SourceSound
 from coordinator.miner.executors.media.languages import same_language
 from coordinator.services.video_transcoding import SERVICE, TranscodeMedia
+from tests.harness.cases import every
 
 REF = "blob:" + "0" * 64
 FAMILIES = ("nvenc", "qsv", "vaapi", "amf", "videotoolbox")
@@ -65,7 +66,7 @@ def after(option: str, arguments: list[str]) -> str:
 # --- sizes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@every(
     ("source", "aspect", "resolution", "fit", "enlarge", "expected"),
     [
         ("240x320", 1, "640x360", "inside", True, (270, 360)),
@@ -120,7 +121,7 @@ def test_tiny_pictures_are_laid_into_what_the_encoder_takes(codec: str, least: i
 # --- colours ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@every(
     ("parameters", "pixel_format", "transfer", "mapped"),
     [
         ({}, "yuv420p", "bt709", True),
@@ -182,7 +183,7 @@ def test_x265_is_told_of_the_film_s_brightness() -> None:
     assert 900 == peak_of(film)
 
 
-@pytest.mark.parametrize(
+@every(
     ("size", "matrix", "expected"),
     [
         ("1920x1080", "unknown", "bt709"),
@@ -232,7 +233,7 @@ def test_the_table_of_colours_is_a_cube() -> None:
 # --- encoders -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@every(
     ("codec", "family", "expected"),
     [
         ("h264", "nvenc", "-c:v h264_nvenc -preset p7 -rc vbr -cq 30 -b:v 4000000"),
@@ -292,7 +293,7 @@ def test_files_have_what_players_need(parameters: dict[str, Any], expected: tupl
     assert expected == tuple(after(name, arguments) for name in ("-tag:v", "-movflags", "-cues_to_front"))
 
 
-@pytest.mark.parametrize(
+@every(
     ("size", "parameters", "expected", "warned"),
     [
         ("1920x1080", {"codec": "av1", "bitrate": "1"}, {"-b:v": "10000"}, ["bitrate"]),
@@ -477,7 +478,7 @@ def test_ffmpeg_s_words_are_a_source() -> None:
     assert (1, 1, 8) == (source.videos, source.attachments, source.dolby_vision)
 
 
-@pytest.mark.parametrize(
+@every(
     ("name", "depth", "rgb", "alpha"),
     [
         ("yuv420p", 8, False, False),
@@ -500,7 +501,7 @@ def test_names_of_pixel_formats_are_read(name: str, depth: int, rgb: bool, alpha
 # --- payloads -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@every(
     ("parameters", "member"),
     [
         ({"hdr": "keep"}, "hdr"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from coordinator.miner.executors.ffmpeg.thumbnails import other_ways
 from coordinator.miner.executors.media.log import Log, Stream
+from tests.harness.cases import every
 
 SEEKING = ("ffmpeg", "-ss", "5.000", "-i", "file:input", "-map", "0:V:0", "file:output")
 EARLIER = ["ffmpeg", "-ss", "4.900", *SEEKING[3:]]
@@ -13,7 +12,7 @@ DECODING = ["ffmpeg", "-i", "file:input", "-ss", "5.000", "-map", "0:V:0", "file
 BOTH = ["ffmpeg", "-i", "file:input", "-ss", "4.900", "-map", "0:V:0", "file:output"]
 
 
-@pytest.mark.parametrize(
+@every(
     ("container", "duration", "expected"),
     [
         ("mov,mp4,m4a", 5.05, [EARLIER, BOTH]),

@@ -28,6 +28,7 @@ from coordinator.domain.webhook import (
 )
 from coordinator.projections import webhooks
 from coordinator.projections.projector import Fold
+from tests.harness.cases import every
 from tests.harness.deciding import T0
 
 HOOK = UUID(int=7)
@@ -55,7 +56,7 @@ def follow(*events: Event, stream: UUID = HOOK) -> Parties:
     return parties
 
 
-@pytest.mark.parametrize("length", range(1, len(LIFE) + 1))
+@every("length", range(1, len(LIFE) + 1))
 def test_rows(length: int) -> None:
     """After each event of a life the auditor's row is the projector's."""
     rows: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in KEYS}
@@ -67,7 +68,7 @@ def test_rows(length: int) -> None:
     follow(*LIFE[:length])
 
 
-@pytest.mark.parametrize(
+@every(
     "events",
     [
         [ROTATED],

@@ -7,6 +7,7 @@ import pytest
 from coordinator.application.webhooks.queues import Due, Queues
 from coordinator.application.webhooks.schedule import DELAYS, Bounds, next_due
 from coordinator.wire.http.urls import UnsafeUrl, check_receiver_url
+from tests.harness.cases import every
 
 BOUNDS = Bounds(total=8, of_owner=4, of_receiver=2)
 
@@ -161,7 +162,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("url", [*PRIVATE, *HOSTILE])
+@every("url", [*PRIVATE, *HOSTILE])
 def test_urls_that_are_refused(url: str) -> None:
     """Private addresses in all notations, other protocols, and texts that two parsers read differently."""
     with pytest.raises(UnsafeUrl) as caught:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.wire.offers import BadOffer, Offer, read_offer
+from tests.harness.cases import every
 
 JOB = "0191b0a2-0000-7000-8000-000000000001"
 OFFER: dict[str, Any] = {
@@ -21,7 +22,7 @@ OFFER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
+@every(
     "value",
     [
         None,

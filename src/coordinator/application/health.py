@@ -144,7 +144,7 @@ class Health:
     def reasons(self) -> list[str]:
         """Why this process should get no requests; empty if all is well."""
         found = [] if self.restart is None else [self.restart]
-        found += [p.problem for p in self._parts.values() if p.essential and p.problem is not None]
+        found += [problem for p in self._parts.values() if p.essential and (problem := p.problem) is not None]
         for check in self._checks.values():
             found += check()
         return list(dict.fromkeys(found))
@@ -155,10 +155,14 @@ class Health:
 
     def view(self) -> dict[str, Any]:
         """The parts for `/health`."""
-        return {
-            name: {"ok": part.ok} if part.reason is None else {"ok": part.ok, "reason": part.reason}
-            for name, part in self.parts().items()
-        }
+        view: dict[str, Any] = {}
+        for part in self._parts.values():
+            problem = part.problem
+            view[part.name] = {"ok": True} if problem is None else {"ok": False, "reason": problem}
+        for name, check in self._checks.items():
+            reason = "; ".join(check())
+            view[name] = {"ok": False, "reason": reason} if reason else {"ok": True}
+        return view
 
 
 def reason_of(error: BaseException) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal
-from functools import lru_cache
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from coordinator.audit.entries import Found
 from coordinator.audit.parties import Parties
+from coordinator.audit.units import Terms, check_terms, owed
 
 QUEUED: Final = "QUEUED"
 RUNNING: Final = "RUNNING"
@@ -24,8 +24,7 @@ REMEMBERED: Final = 16
 """Ended attempts that count, besides the newest one."""
 CLAIMLESS_MILLIS: Final = 10_000
 """The most paid time of a result without a claim."""
-_STEP: Final = Decimal("0.000001")
-_SIGNED: Final = frozenset({"started_at_ms", "completed_at_ms", "signature"})
+_SIGNED: Final = frozenset({"started_at_ms", "completed_at_ms", "signature", "units"})
 """The members of a statement that the log has nowhere else."""
 
 Event = dict[str, Any]
@@ -93,13 +92,7 @@ def submit(stream: str, event: Event, parties: Parties) -> Job:
         raise Found(
             "service", f"no version {event['service_version']} of {event['service']} was registered before"
         )
-    told = event["timeout_seconds"], event["list_price"]
-    if terms is not None and told != terms:
-        raise Found("service", "the job has other terms than its service's version", list(terms), list(told))
-    if Decimal(event["max_units"]) > event["timeout_seconds"]:
-        raise Found(
-            "price", "the limit of units exceeds the time limit", event["timeout_seconds"], event["max_units"]
-        )
+    check_terms(event, terms)
     return Job(event)
 
 
@@ -116,7 +109,8 @@ def follow(job: Job, topic: str, event: Event, position: int, parties: Parties) 
         case "job.started.v1":
             _start(job, event, parties)
         case "job.completed.v1":
-            return _complete(job, event, position)
+            terms = parties.terms(submitted["service"], submitted["service_version"])
+            return _complete(job, event, position, terms)
         case "job.attempt_ended.v1":
             _end(job, event)
         case "job.requeued.v1":
@@ -156,7 +150,8 @@ def _start(job: Job, event: Event, parties: Parties) -> None:
         )
     if session.key != event["miner_key"]:
         raise Found("session", "another key than the session's", session.key, event["miner_key"])
-    price = job.submitted["list_price"] if session.price is None else session.price
+    asked = session.asked(job.submitted.get("unit"))
+    price = job.submitted["list_price"] if asked is None else asked
     if event["unit_price"] != price:
         raise Found("price", "the unit's price is the miner's, or the list price", price, event["unit_price"])
     limit = job.submitted["constraints"].get("max_price")
@@ -167,7 +162,7 @@ def _start(job: Job, event: Event, parties: Parties) -> None:
     job.charged += 1
 
 
-def _complete(job: Job, event: Event, position: int) -> Statement:
+def _complete(job: Job, event: Event, position: int, terms: Terms | None) -> Statement:
     _check_state(job, "job.completed.v1", RUNNING)
     _check_holder(job, event)
     held = job.held
@@ -186,11 +181,10 @@ def _complete(job: Job, event: Event, position: int) -> Statement:
     times = [_paid_time(said, since, at) for since in leases]
     if paid not in times:
         raise Found("price", "the paid time is the stated time within the lease", times[0], paid)
-    begun, ended = paid
-    owed = _bill(ended - begun, held["unit_price"], job.submitted["max_units"])
-    told = event["units"], event["price"], event.get("measured_units")
-    if owed != told:
-        raise Found("price", "the bill is time by price, within the limit", list(owed), list(told))
+    due = owed(job.submitted, event, held["unit_price"], terms)
+    told = event["units"], event["price"], event.get("measured_units"), event.get("shown_units")
+    if due != told:
+        raise Found("price", "the bill is units by price, within the limit", list(due), list(told))
     job.state = "COMPLETED"
     document = {
         "version": "1",
@@ -274,19 +268,3 @@ def _paid_time(said: list[int], since: int, now: int) -> list[int]:
     """The stated time, clipped to the time from `since` to `now`."""
     begun = max(since, min(said[0], now))
     return [begun, max(begun, min(said[1], now))]
-
-
-@lru_cache(4096)
-def _millis(units: str) -> int:
-    return int(Decimal(units) * 1000)
-
-
-def _bill(millis: int, price: str, limit: str) -> tuple[str, str, str | None]:
-    paid = min(millis, _millis(limit))
-    total = (paid * Decimal(price) / 1000).quantize(_STEP, ROUND_HALF_UP)
-    measured = None if paid == millis else _units(millis)
-    return _units(paid), format(total, "f"), measured
-
-
-def _units(millis: int) -> str:
-    return f"{millis // 1000}.{millis % 1000:03d}"

@@ -8,6 +8,7 @@ from typing import Any, Final
 from coordinator.audit.entries import Found
 from coordinator.audit.parties import in_stream
 from coordinator.audit.settlement import TRANSIT, Batches
+from coordinator.audit.units import UNIT_TYPES
 
 Event = dict[str, Any]
 TOPICS: Final = ("account.", "payment.", "transfer.", "settlement.")
@@ -25,6 +26,14 @@ class Money:
     def __init__(self) -> None:
         self.accounts: dict[str, list[int]] = {}
         """Balance, held and disputed, by party."""
+        self.events: dict[str, int] = {}
+        """The number of events, by party."""
+        self.pending: dict[str, dict[str, int]] = {}
+        """Sums of credits that are not available, by party and by the moment at which they become so."""
+        self.earned: dict[str, int] = {}
+        """The part of a balance that came from payments, and that no batch has paid out, by party."""
+        self.addresses: dict[str, list[str]] = {}
+        """The sink and the payout address, by party."""
         self.holds: dict[str, list[Any]] = {}
         """Client and amount of what is held, by job."""
         self.ended: dict[str, list[Any]] = {}
@@ -57,6 +66,8 @@ class Money:
             miner,
             price,
             event["attempt"],
+            event.get("units"),
+            UNIT_TYPES[submitted.get("unit")],
         ]
 
     # --- money ----------------------------------------------------------------------------------------------
@@ -84,6 +95,8 @@ class Money:
         before = self.accounts.get(party, [0, 0, 0])
         balance, held, disputed = before
         amount = event.get("amount", 0)
+        self.events[party] = self.events.get(party, 0) + 1
+        pending = self.pending.setdefault(party, {})
         match topic:
             case "account.held.v1":
                 if event["job_id"] in self.holds:
@@ -105,13 +118,27 @@ class Money:
                 if event["released"]:
                     self._unhold(event["job_id"], party, event["released"])
                 self.posting.append(event)
+                self.earned[party] = _earned(self.earned.get(party, 0), event)
+                if event["available_at"] is not None:
+                    _add(pending, event["available_at"], amount)
             case "account.disputed.v1":
                 disputed += amount
+                _add(pending, event["available_at"], -amount)
             case "account.dismissed.v1":
                 disputed -= amount
+                _add(pending, event["available_at"], amount)
             case "account.payout_address_set.v1":
                 if event["by"] != party:
                     raise Found("settlement", "a party sets its own payout address", party, event["by"])
+                self.addresses[party] = [event["sink"], event["address"]]
+            case "account.carried.v1":
+                whole = [self.events[party], sorted((int(at), total) for at, total in pending.items())]
+                whole += [self.earned.get(party, 0), *self.addresses.get(party, ("", ""))]
+                carried = [event["number"], [tuple(entry) for entry in event["pending"]], event["earned"]]
+                carried += [event["payout_sink"], event["payout_address"]]
+                if whole != carried:
+                    raise Found("money", f"the state of {party} is carried on as it is", whole, carried)
+        self.pending[party] = {at: total for at, total in pending.items() if int(at) > event["at"]}
         after, told = [balance, held, disputed], [event["balance"], event["held"], event["disputed"]]
         if after != told:
             raise Found("money", f"the totals of {party} follow from its events", after, told)
@@ -140,7 +167,7 @@ class Money:
             job = self.ended.pop(job_id, None)
             if job is None:
                 raise Found("money", f"job {job_id} is settled once, after its end")
-            client, hold, miner, price, attempt = job
+            client, hold, miner, price, attempt, *units = job
             amount = min(price, hold)
             if topic == "payment.released.v1":
                 if amount or (client, hold) != (event["client"], event["hold"]):
@@ -149,6 +176,11 @@ class Money:
                 return
             fee = event["fee"]
             told = [event["client"], event["hold"], event["miner"], event["amount"], event["attempt"]]
+            named = [units, *([e.get("units"), e.get("unit_type")] for e in entries)]
+            said = [event.get("units"), event.get("unit_type")]
+            # A log of before has no units in its payments.
+            if said != [None, None] and any(one != said for one in named):
+                raise Found("money", f"the payment of job {job_id} names its receipt's units", units, said)
             if told != [client, hold, miner, amount, attempt] or not 0 <= fee <= amount:
                 expected = [client, hold, miner, amount, attempt]
                 raise Found("money", f"job {job_id} is paid its price, within its hold", expected, told)
@@ -190,6 +222,24 @@ class Money:
         money.transfers = set(values["transfers"])
         money.batches = Batches.load(values["batches"])
         return money
+
+
+def _add(pending: dict[str, int], moment: int, amount: int) -> None:
+    total = pending.pop(str(moment), 0) + amount
+    if total > 0:  # what is taken from a credit that is available is not taken from those that are not
+        pending[str(moment)] = total
+
+
+def _earned(earned: int, entry: Event) -> int:
+    """The earned part of a balance after an entry: it is never more than the balance."""
+    kind, amount = entry["kind"], entry["amount"]
+    if (
+        kind in ("payout", "payout_returned")
+        or (kind == "payment" and amount > 0)
+        or (kind == "refund" and amount < 0)
+    ):
+        earned += amount
+    return max(0, min(earned, int(entry["balance"])))
 
 
 def _moved(client: str, miner: str, amount: int, fee: int) -> dict[str, int]:

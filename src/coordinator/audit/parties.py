@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from coordinator.audit.entries import Found
+from coordinator.audit.units import Terms, terms_of
 
 Event = dict[str, Any]
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "coordinator")
@@ -18,6 +18,13 @@ class Session(NamedTuple):
 
     key: str
     price: str | None
+    """Of a second."""
+    prices: dict[str, str]
+    """Of counted units."""
+
+    def asked(self, unit: str | None) -> str | None:
+        """Its own price of a unit."""
+        return self.price if unit is None else self.prices.get(unit)
 
 
 class Parties:
@@ -28,8 +35,8 @@ class Parties:
         """By miner, then by session; the ended ones, too."""
         self.live: dict[str, list[Any]] = {}
         """By miner: session and state."""
-        self.versions: dict[str, list[tuple[int, str]]] = {}
-        """By service: the time limit and the list price of each version."""
+        self.versions: dict[str, list[Terms]] = {}
+        """By service: the terms of each version."""
         self.holders: dict[str, str] = {}
         """By name: the service that has it."""
         self.keys: dict[str, list[Any]] = {}
@@ -47,8 +54,8 @@ class Parties:
         """A session that was registered before, over or not."""
         return self.sessions.get(miner_id, {}).get(session_id)
 
-    def terms(self, service: str, version: int) -> tuple[int, str] | None:
-        """The time limit and the list price of a version that was registered before."""
+    def terms(self, service: str, version: int) -> Terms | None:
+        """The terms of a version that was registered before."""
         known = self.versions.get(service, [])
         return known[version - 1] if 1 <= version <= len(known) else None
 
@@ -68,7 +75,7 @@ class Parties:
         sessions = self.sessions.setdefault(miner, {})
         if event["session_id"] in sessions:
             raise Found("session", f"the session {event['session_id']} was registered before")
-        sessions[event["session_id"]] = Session(event["public_key"], event["capabilities"].get("price"))
+        sessions[event["session_id"]] = _session(event)
         self.live[miner] = [event["session_id"], "ONLINE"]
 
     def _drained(self, stream: str, event: Event, position: int) -> None:
@@ -92,7 +99,7 @@ class Parties:
         version = event.get("version", 1)
         if version != len(known) + 1:
             raise Found("service", "the versions of an entry are 1, 2, 3, …", len(known) + 1, version)
-        known.append((spec["timeout_seconds"], _per_second(spec["pricing"])))
+        known.append(terms_of(spec))
         for name in dict.fromkeys((spec["id"], *spec["aliases"])):
             holder = self.holders.get(name)
             if holder not in (None, spec["id"]):
@@ -212,7 +219,7 @@ class Parties:
             for miner, sessions in parties.sessions.items()
         }
         parties.versions = {
-            service: [(limit, price) for limit, price in known] for service, known in parties.versions.items()
+            service: [Terms(*terms) for terms in known] for service, known in parties.versions.items()
         }
         parties.signing = [(position, key) for position, key in parties.signing]
         return parties
@@ -229,13 +236,10 @@ def _equal(kind: str, detail: str, expected: Any, found: Any) -> None:
         raise Found(kind, detail, expected, found)
 
 
-def _per_second(pricing: Event) -> str:
-    match pricing["unit"]:
-        case "second":
-            return str(pricing["amount"])
-        case "hour":
-            return format((Decimal(pricing["amount"]) / 3600).quantize(Decimal("0.000000001")), "f")
-    return "0"
+def _session(event: Event) -> Session:
+    able = event["capabilities"]
+    prices = {price["unit"]: price["amount"] for price in able.get("prices", ())}
+    return Session(event["public_key"], able.get("price"), prices)
 
 
 _HANDLERS: Final[dict[str, Callable[[Parties, str, Event, int], None]]] = {

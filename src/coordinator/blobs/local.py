@@ -84,6 +84,27 @@ class LocalBlobStore:
         if reading.digest.hexdigest() != sha256:
             raise DigestMismatch(f"blob {sha256} is damaged: its content has another digest; upload it again")
 
+    async def get_part(self, sha256: str, first: int, last: int) -> AsyncIterator[bytes]:
+        """See BlobStore.get_part."""
+        if not is_blob_name(sha256):
+            raise BlobNotFound(f"no blob {sha256[:80]!r}")
+        try:
+            file = await in_thread(lambda: os.fdopen(_open_plain(self._path(sha256)), "rb"))
+        except FileNotFoundError:
+            raise BlobNotFound(f"no blob {sha256}") from None
+        except OSError as error:
+            raise _unavailable(error) from error
+        remaining = last - first + 1
+        try:
+            file.seek(first)
+            while remaining > 0 and (
+                piece := await in_thread(partial(file.read, min(READ_BYTES, remaining)))
+            ):
+                remaining -= len(piece)
+                yield piece
+        finally:
+            file.close()
+
     async def stat(self, sha256: str) -> BlobInfo | None:
         """See BlobStore.stat."""
         if not is_blob_name(sha256):

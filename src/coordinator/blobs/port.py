@@ -68,6 +68,12 @@ class BlobStore(Protocol):
         content until the iterator ends normally.
         """
 
+    def get_part(self, sha256: str, first: int, last: int) -> AsyncIterator[bytes]:
+        """The bytes `first` to `last`, both included, in chunks. Raises BlobNotFound before the first one.
+
+        The digest is of the whole content, so nothing compares a part: it is for players that seek in a film.
+        """
+
     async def stat(self, sha256: str) -> BlobInfo | None:
         """Name and size, or None if the blob does not exist."""
 

@@ -107,6 +107,22 @@ class S3BlobStore:
         if digest.hexdigest() != sha256:
             raise DigestMismatch(f"blob {sha256} is damaged: its content has another digest; upload it again")
 
+    async def get_part(self, sha256: str, first: int, last: int) -> AsyncIterator[bytes]:
+        """See BlobStore.get_part."""
+        if not is_blob_name(sha256):
+            raise BlobNotFound(f"no blob {sha256[:80]!r}")
+        answer = await self._call(
+            lambda: self._client.get_object(
+                Bucket=self._bucket, Key=self._key(sha256), Range=f"bytes={first}-{last}"
+            )
+        )
+        body = answer["Body"]
+        try:
+            while piece := await self._call(lambda: body.read(PIECE_BYTES)):
+                yield piece
+        finally:
+            body.close()
+
     async def stat(self, sha256: str) -> BlobInfo | None:
         """See BlobStore.stat."""
         if not is_blob_name(sha256):

@@ -10,7 +10,9 @@ import structlog
 from pamqp.commands import Basic
 from pydantic_core import to_json
 
-from coordinator.application.ports import TakenOffer
+from coordinator.application.dispatch.claims import take_within
+from coordinator.application.ports import TakenOffer, Waiter
+from coordinator.broker import poll_consumers
 from coordinator.broker.connection import Broker, BrokerUnreachable
 from coordinator.broker.on_demand_queues import OnDemandQueues
 from coordinator.broker.poll_consumers import PollConsumers
@@ -72,8 +74,18 @@ class RabbitWorkQueues:
                 failed += [m for m, outcome in zip(returned, outcomes, strict=True) if outcome != "confirmed"]
         return [offer for offers, _ in failed for offer in offers]
 
+    @property
+    def shortest_wait(self) -> float:
+        return poll_consumers.SHORTEST_WAIT_SECONDS
+
+    def wait(self, profile: str, waiter: Waiter) -> None:
+        self._poll_consumers.wait(profile, waiter)
+
+    def leave(self, profile: str, waiter: Waiter) -> None:
+        self._poll_consumers.leave(profile, waiter)
+
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
-        return await self._poll_consumers.take(profile, wait)
+        return await take_within(self, profile, wait)
 
     def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
         return self._poll_consumers.at_hand(profile, most)

@@ -10,7 +10,7 @@ without a waiting poll goes back after a moment.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, cast
 
@@ -23,7 +23,8 @@ from pamqp.commands import Basic
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.application.background import Background
-from coordinator.application.ports import TakenOffer
+from coordinator.application.dispatch.claims import end_wait
+from coordinator.application.ports import TakenOffer, Waiter
 from coordinator.broker.connection import Broker, BrokerError
 from coordinator.broker.topology import WORK_EXPIRES_MS, TopologyMismatch
 from coordinator.wire.offers import Offer
@@ -110,7 +111,8 @@ class _ProfilePolls:
         self._shared = shared
         self._used: set[str] = set()
         """Tags of consumers that had their message, to be cancelled."""
-        self._waiters: deque[asyncio.Future[_PolledOffer]] = deque()
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        """Those that wait longest first."""
         self._spare: deque[_PolledOffer] = deque()
         self._ensured_at = -QUEUE_KNOWN_SECONDS
         self._balancing: asyncio.Task[None] | None = None
@@ -120,23 +122,16 @@ class _ProfilePolls:
     def idle(self) -> bool:
         return not (self._waiters or self._spare or self.consumers or self._used)
 
-    async def take(self, wait: float) -> TakenOffer | None:
+    def wait(self, waiter: Waiter) -> None:
         if self._spare:
-            return self._hand_out(self._spare.popleft())
-        waiter: asyncio.Future[_PolledOffer] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+            waiter.set_result(self._hand_out(self._spare.popleft()))
+            return
+        self._waiters[waiter] = None
         self.balance()
-        try:
-            await asyncio.wait([waiter], timeout=max(wait, SHORTEST_WAIT_SECONDS))
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._give([waiter.result()])  # this poll has ended: the offer goes to the next one
-            raise
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            self.balance()
-        return self._hand_out(waiter.result()) if waiter.done() and not waiter.cancelled() else None
+
+    def leave(self, waiter: Waiter) -> None:
+        self._waiters.pop(waiter, None)
+        self.balance()
 
     def at_hand(self, most: int) -> list[_PolledOffer]:
         return [self._hand_out(self._spare.popleft()) for _ in range(min(most, len(self._spare)))]
@@ -148,15 +143,21 @@ class _ProfilePolls:
     def _give(self, offers: Sequence[_PolledOffer]) -> None:
         spare = False
         for taken in offers:
-            while self._waiters and self._waiters[0].done():
-                self._waiters.popleft()
-            if self._waiters:
-                self._waiters.popleft().set_result(taken)
+            waiter = self._next_waiter()
+            if waiter is not None:
+                waiter.set_result(self._hand_out(taken))
             else:
                 self._spare.append(taken)
                 spare = True
         if spare:
             asyncio.get_running_loop().call_later(SPARE_SECONDS, self._return_spare, list(offers))
+
+    def _next_waiter(self) -> Waiter | None:
+        while self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            if not waiter.done():
+                return waiter
+        return None
 
     def _return_spare(self, offers: Sequence[_PolledOffer]) -> None:
         untaken = [taken for taken in offers if taken in self._spare]
@@ -208,7 +209,7 @@ class _ProfilePolls:
 
     def release(self) -> None:
         for waiter in self._waiters:
-            waiter.cancel()
+            end_wait(waiter)
         self._waiters.clear()
 
     def balance(self) -> None:
@@ -274,15 +275,23 @@ class PollConsumers:
         self._opening = asyncio.Lock()
         self._tasks = Background("poll-consumers")
 
-    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+    def wait(self, profile: str, waiter: Waiter) -> None:
         if self.stopped:
-            return None
-        polls = self._profiles.setdefault(profile, _ProfilePolls(self, profile))
+            end_wait(waiter)
+            return
+        polls = self._profiles.get(profile)
+        if polls is None:
+            polls = self._profiles[profile] = _ProfilePolls(self, profile)
         if len(self._profiles) > MAX_IDLE_PROFILES:
             self._profiles = {
                 name: other for name, other in self._profiles.items() if other is polls or not other.idle
             }
-        return await polls.take(wait)
+        polls.wait(waiter)
+
+    def leave(self, profile: str, waiter: Waiter) -> None:
+        polls = self._profiles.get(profile)
+        if polls is not None:
+            polls.leave(waiter)
 
     def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
         polls = self._profiles.get(profile)

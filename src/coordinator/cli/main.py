@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,7 @@ from coordinator.cli.commands import (
     broker_auth,
     demo,
     doctor,
+    edges,
     erase,
     job,
     key,
@@ -45,6 +47,7 @@ app = typer.Typer(
 )
 app.command()(run.dev)
 app.command()(run.serve)
+app.command(edges.PROCESS, hidden=True)(edges.serve_process)
 app.command()(broker_auth.broker_auth)
 app.command()(witness.witness)
 app.command()(demo.demo)
@@ -89,6 +92,12 @@ def _root(
     pass
 
 
+@functools.cache
+def command_tree() -> Any:
+    """All commands with their options: typer reads every signature, which takes longer than most commands."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (see `cli.errors.Exit`)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -96,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop_with_parent()
     escape_what_is_missing()
     try:
-        ended = app(args=list(arguments), standalone_mode=False)
+        ended = command_tree()(args=list(arguments), standalone_mode=False)
         sys.stdout.flush()
     except (PipeClosed, BrokenPipeError):
         # Python flushes stdout once more when it ends: send that to /dev/null, or it would fail.

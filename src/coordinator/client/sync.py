@@ -86,6 +86,7 @@ class Accounts(Facade[AsyncAccounts]):
     list = iterating(AsyncAccounts.list)
     show = blocking(AsyncAccounts.show)
     entries = iterating(AsyncAccounts.entries)
+    services = blocking(AsyncAccounts.services)
     statement = blocking(AsyncAccounts.statement)
     deposit = blocking(AsyncAccounts.deposit)
     withdraw = blocking(AsyncAccounts.withdraw)
@@ -104,6 +105,7 @@ class Settlements(Facade[AsyncSettlements]):
     confirm = blocking(AsyncSettlements.confirm)
     refuse = blocking(AsyncSettlements.refuse)
     secret = blocking(AsyncSettlements.secret)
+    proof = blocking(AsyncSettlements.proof)
     address = blocking(AsyncSettlements.address)
     set_address = blocking(AsyncSettlements.set_address)
 

@@ -6,7 +6,7 @@ Statements that are ready at the same time may share one signature; see `shared_
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from coordinator.crypto.canonical import MAX_SAFE_INTEGER, CanonicalError, canonical, canonical_of_checked
 from coordinator.crypto.keys import SigningKey
@@ -31,6 +31,16 @@ Attempt = Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER)]
 Instant = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 
 
+UnitName = Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,31}$")]
+Quantity = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,9})?$")]
+
+
+def _given(units: object) -> object:
+    if units is None:
+        raise ValueError("can't be null; leave it out")
+    return units
+
+
 class Statement(StrictModel):
     """A miner's statement about one attempt. Times are Unix milliseconds by the miner's clock."""
 
@@ -44,6 +54,9 @@ class Statement(StrictModel):
     result_digest: Digest
     started_at_ms: Instant
     completed_at_ms: Instant
+    units: Annotated[dict[UnitName, Quantity] | None, Field(max_length=8), BeforeValidator(_given)] = None
+    """The numbers of the units that jobs may be billed by besides time (`image`, `output_token`), as decimal
+    texts; left out if there are none."""
 
 
 class StatementSignature(Signature):
@@ -60,7 +73,9 @@ class SignedStatement(Statement):
 
 def sign_statement(key: SigningKey, statement: Statement | Mapping[str, Any]) -> dict[str, Any]:
     """A `SignedStatement` as a dictionary. Raises CanonicalError for a statement that cannot be signed."""
-    content = _content(statement.model_dump() if isinstance(statement, Statement) else statement)
+    content = _content(
+        statement.model_dump(exclude_none=True) if isinstance(statement, Statement) else statement
+    )
     return {**content, SIGNATURE_MEMBER: sign(key, canonical(content))}
 
 

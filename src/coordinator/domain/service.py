@@ -9,14 +9,15 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal as Exact
-from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeGuard, assert_never, cast, get_args
 from uuid import UUID
 
-from pydantic import FailFast, Field, StrictBool
+from pydantic import FailFast, Field, StrictBool, model_validator
 
 from coordinator.domain.decision import Context, Decision, evolves, on
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching.needs import Constraints
+from coordinator.domain.matching.units import CountedUnit, PriceUnit, ShownBy, is_counted
 from coordinator.domain.messages import (
     CannotFollow,
     Command,
@@ -45,11 +46,22 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 
 class Pricing(Message):
-    """The list price of one `unit`."""
+    """The list price of one `unit`. GPU time is billed by the second, whatever its unit."""
 
-    unit: Literal["second", "hour", "unit", "frame", "gb"]
+    unit: PriceUnit
     amount: Decimal
     currency: str = "credits"
+    shown: Annotated[tuple[ShownBy, ...], Field(max_length=8)] = ()
+    """How a result shows the number of its units, where they are counted: the sum of these numbers. No job is
+    billed for more. Without it the miner's signed number counts, up to `max_units`."""
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if self.shown and not is_counted(self.unit):
+            raise ValueError(
+                f"shown: the {self.unit} is a unit of time, which the coordinator measures; leave it out"
+            )
+        return self
 
 
 class Requirements(Message):
@@ -96,20 +108,32 @@ class ServiceSpec(Message):
     max_concurrent: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 100
     timeout_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] = 3600
     max_units: Decimal | UnitsByPayload | None = None
-    """The most units (GPU seconds) that one job is billed for; never more than `timeout_seconds`."""
+    """The most units that one job is billed for: counted ones in the unit of `pricing`, or GPU seconds, never
+    more than `timeout_seconds`. Where accounts are kept, a job of counted units without it needs a budget."""
     private: StrictBool = False
     """Offers withhold the payloads of its jobs; the answer to a claim brings them."""
 
     def list_price(self) -> str:
-        """The price of one second as a decimal string; "0" if the entry is not priced by time."""
-        return _per_second(self.pricing.unit, self.pricing.amount)
+        """The price of one billed unit as a decimal string: that of a second for GPU time."""
+        return _per_unit(self.pricing.unit, self.pricing.amount)
+
+    def price(self) -> tuple[str, CountedUnit | None]:
+        """The list price, and its unit."""
+        return self.list_price(), self.unit()
+
+    def unit(self) -> CountedUnit | None:
+        """The counted unit that jobs are billed by; None for GPU seconds."""
+        unit = self.pricing.unit
+        return None if unit in SECONDS_IN else cast("CountedUnit", unit)
+
+
+SECONDS_IN: dict[str, int] = {"second": 1, "minute": 60, "hour": 3600}
 
 
 @functools.lru_cache(1024)
-def _per_second(unit: str, amount: str) -> str:
-    if unit == "hour":
-        return format((Exact(amount) / 3600).quantize(Exact("0.000000001")), "f")
-    return amount if unit == "second" else "0"
+def _per_unit(unit: str, amount: str) -> str:
+    seconds = SECONDS_IN.get(unit, 1)
+    return amount if seconds == 1 else format((Exact(amount) / seconds).quantize(Exact("0.000000001")), "f")
 
 
 # --- commands ----------------------------------------------------------------------------------------------

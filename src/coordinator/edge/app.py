@@ -10,6 +10,8 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator import __version__
 from coordinator.application.background import BackgroundTask
@@ -18,6 +20,7 @@ from coordinator.domain.messages import READS_ALL
 from coordinator.edge import services
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard import pages as dashboard
+from coordinator.edge.dashboard.routing import not_found_page
 from coordinator.edge.http.credentials import allow
 from coordinator.edge.http.problems import ALWAYS, install_problem_handlers, refusals
 from coordinator.edge.http.reads.reading import POSITION_HEADER
@@ -85,6 +88,34 @@ ROUTERS: Final = (
 """Under PREFIX, in the order in which paths are tried."""
 
 
+class _Application(FastAPI):
+    """FastAPI, whose own outermost layers are inside of ours: there they cost no direct answer.
+
+    `UnexpectedErrors` answers what the outermost one of them would.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        ours, self.user_middleware = self.user_middleware, []
+        try:
+            outermost = super().build_middleware_stack()
+        finally:
+            self.user_middleware = ours
+        assert isinstance(outermost, ServerErrorMiddleware)
+        app = outermost.app
+        for layer in reversed(ours):
+            app = layer.cls(app, *layer.args, **layer.kwargs)
+        return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
+
+
 def create_app(context: EdgeContext) -> FastAPI:
     """The application over these ports. Nothing runs until it is served."""
 
@@ -98,7 +129,7 @@ def create_app(context: EdgeContext) -> FastAPI:
         if context.rates is not None:
             await context.rates.close()
 
-    app = FastAPI(
+    app = _Application(
         title="coordinator",
         version=__version__,
         # FastAPI's own pages load scripts from elsewhere; ours is in `pages.docs`.
@@ -112,12 +143,16 @@ def create_app(context: EdgeContext) -> FastAPI:
     )
     app.state.context = context
     app.router.routes += _common_routes().routes
-    if context.settings.ui_enabled and context.sessions is not None:
+    has_pages = context.settings.ui_enabled and context.sessions is not None
+    if has_pages:
         app.router.routes += _dashboard_routes().routes
     _include_metrics(app, public=context.settings.metrics_public)
     app.router.routes += [client_socket.route, miner_socket.route]
     answer_unknown_sockets(app)
-    install_problem_handlers(app)
+    if has_pages:
+        install_problem_handlers(app, not_found_page)
+    else:
+        install_problem_handlers(app)
     app.add_middleware(DirectAnswers, routes=common_routes_by_path())
     app.add_middleware(HeadRequests)
     app.add_middleware(Authentication)
@@ -192,6 +227,7 @@ async def _release_connections(context: EdgeContext) -> None:
     """Answer waiting requests, and end live connections, once the server begins to stop."""
     await context.stopping.wait()
     context.live.revocations.stop()
+    context.parked_polls.stop()
     await context.job_watch.stop()
 
 

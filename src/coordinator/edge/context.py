@@ -50,9 +50,12 @@ from coordinator.edge.state.offerings import Offerings
 from coordinator.edge.state.open_connections import OpenConnections
 from coordinator.edge.state.parked_polls import ParkedPolls, ParkedSession, Seen
 from coordinator.edge.state.shared import Shared
+from coordinator.edge.state.tables.ended_sessions import EndedSessions
+from coordinator.edge.state.tables.money import MoneyReads
 from coordinator.edge.state.tables.read_models import ReadModels
 from coordinator.edge.state.tables.settlements import SettlementReads
 from coordinator.edge.state.tables.webhooks import WebhookReads
+from coordinator.settlement.evm.claims import ClaimBook, ClaimTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,8 @@ class EdgeSettings:
     openai_timeout_seconds: int
     settlement: str
     settlement_sink: str
+    claims: ClaimTerms | None
+    """The contract from which payees claim; None if the sink has none."""
     ui_base_path: str
     ui_enabled: bool
     ui_read_only: bool
@@ -233,9 +238,24 @@ class EdgeContext:
         return SettlementReads(self.database, self.watermarks)
 
     @cached_property
+    def claim_book(self) -> ClaimBook | None:
+        """The claims of payees; None if the sink has none."""
+        return None if self.settings.claims is None else ClaimBook(self.settings.claims)
+
+    @cached_property
     def webhook_reads(self) -> WebhookReads:
         """Webhooks and the log of deliveries."""
         return WebhookReads(self.database)
+
+    @cached_property
+    def money_reads(self) -> MoneyReads:
+        """Accounts and entries, as pages show them."""
+        return MoneyReads(self.database)
+
+    @cached_property
+    def ended_sessions(self) -> EndedSessions:
+        """The sessions that a log-out has ended."""
+        return EndedSessions(self.database)
 
     @cached_property
     def blob_owners(self) -> BlobOwners:
@@ -249,7 +269,7 @@ class EdgeContext:
 
         def note_end(job_id: UUID) -> None:
             # Any other end is in the tables only, which the watch asks.
-            if self.known(job_id) is not None:
+            if watch.is_watching and self.known(job_id) is not None:
                 watch.note_end(str(job_id))
 
         self.live.events.on_end(note_end)
@@ -258,7 +278,9 @@ class EdgeContext:
     @cached_property
     def parked_polls(self) -> ParkedPolls:
         """The polls that wait for work."""
-        return ParkedPolls(self.seen, self.limits.parked_seconds)
+        polls = ParkedPolls(self.seen, self.limits.parked_seconds)
+        self.live.events.on_miner(polls.end_polls_of)
+        return polls
 
     @cached_property
     def backlog(self) -> Backlog:

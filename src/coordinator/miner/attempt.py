@@ -301,7 +301,7 @@ class Attempt:
             )
         digest = sha256(salt + measured).hexdigest()
         offer = self.offer
-        statement = {
+        statement: dict[str, Any] = {
             "version": STATEMENT_VERSION,
             "job_id": self.job_id,
             "attempt": offer.attempt,
@@ -313,6 +313,8 @@ class Attempt:
             "started_at_ms": started,
             "completed_at_ms": max(started, now_ms()),
         }
+        if outcome.units:
+            statement["units"] = {unit: str(number) for unit, number in outcome.units.items()}
         fields = {
             **self.names,
             "result": outcome.result,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from coordinator.domain.matching.gpus import Gpu
-from coordinator.domain.matching.needs import Capabilities
+from coordinator.domain.matching.needs import Capabilities, UnitPrice
 from coordinator.domain.messages import NAME
 from coordinator.miner.gpus.setting import BadSetting, read_setting
 from coordinator.validation import first_invalid_field
@@ -59,6 +59,8 @@ class MinerConfig:
     region: str | None = None
     price: str | None = None
     """The price of one GPU second, a decimal string. None takes the registry's list price."""
+    prices: Mapping[str, str] = field(default_factory=dict)
+    """The prices of counted units (`image`, `output_token`, …); the registry's list price for others."""
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     """How long a stop waits for running jobs."""
     recheck_seconds: float = DEFAULT_RECHECK_SECONDS
@@ -118,6 +120,9 @@ class MinerConfig:
                 models=self.models if models is None else tuple(models),
                 region=self.region,
                 price=self.price,
+                prices=tuple(
+                    UnitPrice.model_validate({"unit": u, "amount": a}) for u, a in self.prices.items()
+                ),
             )
         except ValidationError as error:
             first = first_invalid_field(error).text("capabilities")

@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import structlog
@@ -24,7 +24,7 @@ from coordinator.wire.http.signing import signing
 from coordinator.wire.offers import BadOffer, Offer, read_offer
 from coordinator.wire.spans import sending
 
-POLL_WAIT_SECONDS = 15
+POLL_WAIT_SECONDS = 30
 REQUEST_TIMEOUT_SECONDS = 30.0
 REPORT_TIMEOUT_SECONDS = 5.0
 POLLS_AT_A_TIME = 2
@@ -61,6 +61,15 @@ class ClaimedOffer:
         """Does nothing: when the session ends, other miners get its jobs."""
 
 
+class _Parked(NamedTuple):
+    """Polls that have waited one after the other, in the event loop's time."""
+
+    session_id: str
+    since: float
+    until: float
+    """When the last one has to be answered."""
+
+
 class HttpTransport:
     """A miner's connection to the coordinator's HTTP edge (a `Transport`). `key` is `name:secret`."""
 
@@ -95,6 +104,9 @@ class HttpTransport:
         """Slots that wait for their turn to poll, less those that a poll under way asks for."""
         self._results = Gathering[Mapping[str, Any], AnswerJson](self._complete_all)
         self._waiting: set[asyncio.Task[Any]] = set()
+        self._parked: _Parked | None = None
+        self._told: Heartbeat | None = None
+        """The last heartbeat that the coordinator has accepted."""
         self._log = structlog.get_logger().bind()
         self.position = 0
         """The last position in the log that an answer named."""
@@ -149,12 +161,32 @@ class HttpTransport:
         return self._answer(response)
 
     async def heartbeat(self, beat: Heartbeat, timeout_seconds: float) -> AnswerJson | None:
+        if self._is_implied(beat, timeout_seconds):
+            return {"status": "accepted", "state": "ONLINE"}
         try:
             async with asyncio.timeout(timeout_seconds):
                 response = await self._client.post("/v1/miners/heartbeat", json=beat.model_dump(mode="json"))
         except (httpx.TransportError, TimeoutError):
             return None
-        return None if _to_repeat(response) else self._answer(response)
+        if _to_repeat(response):
+            return None
+        answer = self._answer(response)
+        self._told = beat if answer["status"] == "accepted" else None
+        return answer
+
+    def _is_implied(self, beat: Heartbeat, interval: float) -> bool:
+        """Whether the coordinator knows all that this heartbeat says: the last one said it, and polls have
+        waited since. It counts these as heartbeats, and ends them when the session is over or drained.
+        """
+        parked, now = self._parked, asyncio.get_running_loop().time()
+        return (
+            not beat.inflight
+            and beat == self._told
+            and parked is not None
+            and parked.session_id == beat.session_id
+            and parked.since <= now - interval
+            and now < parked.until + interval
+        )
 
     async def report(self, offer: Offer, report: Mapping[str, Any]) -> bool:
         loop = asyncio.get_running_loop()
@@ -210,13 +242,18 @@ class HttpTransport:
             task.cancel()
 
     async def _poll(self, session: dict[str, Any], most: int) -> Sequence[HeldOffer]:
+        now, session_id = asyncio.get_running_loop().time(), str(session["session_id"])
+        before = self._parked
+        since = now if before is None or before.session_id != session_id else before.since
+        self._parked = _Parked(session_id, since, now + self._poll_wait)
         response = await self._post(
             "/v1/miners/poll",
             {**session, "max_wait_seconds": self._poll_wait, "max_offers": most},
             timeout_seconds=self._poll_wait + REQUEST_TIMEOUT_SECONDS,
         )
         if response.status_code == httpx.codes.NO_CONTENT:
-            return ()
+            return ()  # the next poll follows at once
+        self._parked = None
         answer = self._answer(response)
         if answer["status"] == "accepted":
             offers = answer.get("offers")
@@ -273,6 +310,7 @@ class HttpTransport:
                     return response
                 reason = f"HTTP status {response.status_code}"
                 delay = max(delay, _retry_after(response))
+            self._parked = None
             if tries == 0:
                 self._log.warning("coordinator_unreachable", path=path, reason=reason)
             await self._clock.sleep(delay)

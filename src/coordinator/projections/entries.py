@@ -38,6 +38,8 @@ def columns(recorded: Recorded) -> Row:
                 "available_at": event.available_at,
                 "disputed": 0,
                 "reason": event.reason,
+                "units": event.units,
+                "unit_type": event.unit_type,
                 "posted_at": event.at,
                 "posted_position": recorded.position,
                 "position": recorded.position,

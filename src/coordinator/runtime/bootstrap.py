@@ -49,7 +49,7 @@ from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.payloads.private import PrivatePayloads
-from coordinator.application.payloads.references import References, need_blobs, unowned_blobs
+from coordinator.application.payloads.references import References, blob_sizes, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Clock, EventLog
@@ -147,6 +147,7 @@ def connect(
         blobs,
         partial(unowned_blobs, adapters.database),
         partial(need_blobs, adapters.database),
+        partial(blob_sizes, adapters.database),
     )
     quotas = Quotas(settings.limits, clock.monotonic)
     quota_follower = QuotaFollower(
@@ -249,7 +250,8 @@ def connect(
         bounds=Bounds.of(settings.webhook_concurrency),
         log_hours=settings.webhook_log_hours,
     )
-    followers: list[Follower] = [Projector(), dispatcher, Publisher(adapters.sink), timers, notary, eraser]
+    publisher = Publisher(adapters.sink, heard=settings.mode != "embedded")
+    followers: list[Follower] = [Projector(), dispatcher, publisher, timers, notary, eraser]
     followers += [WebhookFollower(deliverer, clock), *money.followers(gateway.handle)]
     sender = money.sender(
         gateway.handle, adapters.leadership, partial(health.part, "settlement", essential=False)

@@ -65,6 +65,8 @@ class Settings(MoneySettings):
     app_env: Literal["dev", "test", "prod"] = "dev"
     app_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%-]+$")] = "127.0.0.1"
     app_port: Annotated[int, Field(ge=0, le=65535)] = 8011
+    edges: Annotated[int, Field(ge=0, le=64)] = 0
+    """Edge processes of `serve`; 0: the coordinator's process speaks HTTP itself."""
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     data_dir: Path = Path("coordinator-data")

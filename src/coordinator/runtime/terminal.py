@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TextIO
@@ -126,8 +126,10 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table on stdout; without rows, the text `empty` on stderr."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, numbers: Collection[str] = ()
+) -> None:
+    """A table on stdout; without rows, the text `empty` on stderr. `numbers`: columns set to the right."""
     listed = [[plain("" if cell is None else cell) for cell in row] for row in rows]
     if not listed:
         note(empty)
@@ -137,7 +139,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) 
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold", justify="right" if column in numbers else "left")
     for row in listed:
         shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     _print(shown)

@@ -14,7 +14,7 @@ import uvicorn
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.log.note import VerifierKey
 from coordinator.runtime.process.event_loop import run_loop
-from coordinator.runtime.server import listen
+from coordinator.runtime.process.ports import listen
 from coordinator.storage.connections.data_directory import DataDirectory
 from coordinator.witness.app import WitnessApp
 from coordinator.witness.logs import Logs

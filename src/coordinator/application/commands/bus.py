@@ -22,7 +22,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -33,6 +32,7 @@ from coordinator.application.commands.batching import AnyPrepared, Batch, Comman
 from coordinator.application.commands.cache import ABSENT, CachedState, StateCache
 from coordinator.application.commands.ids import Ids
 from coordinator.application.metrics import COMMIT_SECONDS, BusMetrics, Histogram
+from coordinator.application.one_thread import OneThread
 from coordinator.application.ports import (
     Appended,
     Clock,
@@ -161,7 +161,7 @@ class CommandBus:
         self._ids = ids
         self._committed_callbacks: list[OnCommitted] = []
         self._batches = CommandBatches(self._answer, _UNAVAILABLE)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+        self._thread = OneThread("log-writer")
         self.cache = cache
         self.stats = BusStats()
 
@@ -175,7 +175,7 @@ class CommandBus:
     async def stop(self) -> None:
         """Process the waiting commands, then stop. May be called twice, or without a start."""
         await self._batches.stop()
-        self._thread.shutdown(wait=True)
+        self._thread.stop()
 
     async def submit(self, commands: Sequence[AnyPrepared]) -> list[Answer]:
         """Decide these commands, in this order; returns their answers, after the commit."""
@@ -211,10 +211,11 @@ class CommandBus:
                     entries[stream] = None
         missing = [stream for stream, entry in entries.items() if entry is None]
         if missing:
-            loaded = await asyncio.to_thread(self._log.load, missing)
+            with self.cache.reading(missing) as told:
+                loaded = await asyncio.to_thread(self._log.load, missing)
             for stream in missing:
                 entry = entries[stream] = _fold(loaded.get(stream))
-                if entry is not ABSENT and self.cache.get(stream) is None:
+                if entry is not ABSENT and entry.version >= told[stream] and self.cache.get(stream) is None:
                     self.cache.put(stream, entry)
         return {stream: entry.state for stream, entry in entries.items() if entry is not None}
 
@@ -228,7 +229,8 @@ class CommandBus:
 
     def forget(self, events: Sequence[Recorded]) -> None:
         """Drop the cached states that are older than these events of another process."""
-        self.cache.drop(e.stream for e in events if self.cache.outdated(e.stream, e.version))
+        for recorded in events:
+            self.cache.note(recorded.stream, recorded.version)
 
     def metrics(self) -> BusMetrics:
         """The counts since the start."""
@@ -277,7 +279,7 @@ class CommandBus:
                     decided = self._decide(commands, known)
                     if decided.refused_on and await self._drop_stale(decided.refused_on & streams, known):
                         continue
-                    appended = await self._in_thread(self._append, decided) if decided.events else None
+                    appended = await self._thread.call(self._append, decided) if decided.events else None
                     if tracer is not None:
                         record_commit(tracer, [p.intent for p in commands], len(decided.events), began_ns)
                     return self._committed(decided, appended)
@@ -308,11 +310,12 @@ class CommandBus:
             else:
                 missing.append(stream)
         if missing:
-            loaded = await self._in_thread(self._log.load, missing)
+            with self.cache.reading(missing) as told:
+                loaded = await self._thread.call(self._log.load, missing)
             for stream in missing:
-                known[stream] = _fold(loaded.get(stream))
-                if known[stream] is not ABSENT:
-                    self.cache.put(stream, known[stream])
+                entry = known[stream] = _fold(loaded.get(stream))
+                if entry is not ABSENT and entry.version >= told[stream]:
+                    self.cache.put(stream, entry)
         return known
 
     def _decide(self, commands: Sequence[AnyPrepared], known: dict[UUID, CachedState]) -> _Decided:
@@ -369,13 +372,10 @@ class CommandBus:
 
     async def _drop_stale(self, streams: Collection[UUID], known: dict[UUID, CachedState]) -> bool:
         """Drop the cached states that another process made stale; returns whether there were any."""
-        versions = await self._in_thread(self._log.versions, list(streams))
+        versions = await self._thread.call(self._log.versions, list(streams))
         moved = [s for s in streams if versions.get(s, 0) != known[s].version]
         self.cache.drop(moved)
         return bool(moved)
-
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 
 def _fold(events: Sequence[Recorded] | None) -> CachedState:

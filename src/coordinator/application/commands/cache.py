@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -37,6 +38,8 @@ class StateCache:
         """Least recently used first."""
         self._final: OrderedDict[UUID, CachedState] = OrderedDict()
         """Oldest first."""
+        self._reads: list[dict[UUID, int]] = []
+        """Of each read of the log under way: by stream, the version that another process's events told."""
         self._max_bytes = max(16 * FINAL_BYTES, max_bytes)
 
     def get(self, stream: UUID) -> CachedState | None:
@@ -67,6 +70,24 @@ class StateCache:
     def __len__(self) -> int:
         return len(self._live) + len(self._final)
 
-    def outdated(self, stream: UUID, version: int) -> bool:
+    @contextmanager
+    def reading(self, streams: Collection[UUID]) -> Iterator[dict[UUID, int]]:
+        """While these streams are read from the log: by stream, the version that is told meanwhile (or 0).
+
+        What was read is older than a newer version, and must not be put.
+        """
+        told = dict.fromkeys(streams, 0)
+        self._reads.append(told)
+        try:
+            yield told
+        finally:
+            self._reads = [one for one in self._reads if one is not told]
+
+    def note(self, stream: UUID, version: int) -> None:
+        """Another process appended this version: drop an older state."""
         entry = self._live.get(stream) or self._final.get(stream)
-        return entry is not None and entry.version < version
+        if entry is not None and entry.version < version:
+            self.drop([stream])
+        for told in self._reads:
+            if stream in told:
+                told[stream] = version

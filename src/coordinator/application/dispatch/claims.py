@@ -7,10 +7,11 @@ it. No cancellation loses an offer in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
+from uuid import UUID
 
-from coordinator.application.ports import Gateway, Intent, LogError, TakenOffer, WorkQueues
+from coordinator.application.ports import Gateway, Intent, LogError, TakenOffer, Waiter, WorkQueues
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import STATE_NAMES, JobRelease, JobStart, Queued
 from coordinator.domain.messages import Principal
@@ -39,8 +40,20 @@ async def miner_state(gateway: Gateway, miner_id: str) -> Online | Draining | Of
     return state
 
 
-async def claiming_session(gateway: Gateway, miner_id: str, session_id: str | None) -> Online:
+Known = Callable[[UUID], tuple[Any, int] | None]
+"""A stream's state in this process's memory, and its position. It may be of a moment ago, so it may only
+say yes: each claim is decided on its own, and what would be refused is looked up in the log first."""
+
+
+async def claiming_session(
+    gateway: Gateway, miner_id: str, session_id: str | None, known: Known = lambda _: None
+) -> Online:
     """The miner's live session; it must have this id (None for any) and accept work. Raises Refusal."""
+    remembered = known(miner_stream(miner_id))
+    if remembered is not None:
+        state = remembered[0]
+        if isinstance(state, Online) and session_id in (None, state.session_id):
+            return state
     state = await miner_state(gateway, miner_id)
     if session_id in (None, state.session_id):
         if isinstance(state, Online):
@@ -52,37 +65,49 @@ async def claiming_session(gateway: Gateway, miner_id: str, session_id: str | No
     raise Refusal(Code.SESSION_NOT_LIVE, "this session is over; register again with a new session id")
 
 
-async def take_offer(
-    queues: WorkQueues, profile: str, wait: float, *ends: asyncio.Future[Any]
-) -> TakenOffer | None:
-    """One offer; None if none came within `wait` seconds, or once one of `ends` is done."""
-    taking = asyncio.ensure_future(queues.take(profile, wait))
-    watched: set[asyncio.Future[Any]] = {taking, *ends}
+async def take_offer(queues: WorkQueues, profile: str, waiter: Waiter) -> TakenOffer | None:
+    """One offer; None once somebody ends the wait (`Waiter`). If we are cancelled, an offer goes back."""
+    if not waiter.done():
+        queues.wait(profile, waiter)
     try:
-        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        return await waiter
     except asyncio.CancelledError:
-        await _give_back(taking)
+        if waiter.done() and not waiter.cancelled():
+            taken = waiter.result()
+            if taken is not None:
+                await taken.back()
         raise
-    if any(end.done() for end in ends):
-        await _give_back(taking)
-        return None
-    return taking.result()
+    finally:
+        queues.leave(profile, waiter)
 
 
-async def _give_back(taking: asyncio.Future[TakenOffer | None]) -> None:
-    """Stop taking; an offer taken at the last moment goes back."""
-    taking.cancel()
-    [outcome] = await asyncio.gather(taking, return_exceptions=True)
-    if outcome is not None and not isinstance(outcome, BaseException):
-        await outcome.back()
+async def take_within(queues: WorkQueues, profile: str, wait: float) -> TakenOffer | None:
+    """One offer; None if none came within `wait` seconds."""
+    loop = asyncio.get_running_loop()
+    waiter: Waiter = loop.create_future()
+    timer = loop.call_later(max(wait, queues.shortest_wait), end_wait, waiter)
+    try:
+        return await take_offer(queues, profile, waiter)
+    finally:
+        timer.cancel()
 
 
-async def is_queued(gateway: Gateway, taken: TakenOffer) -> bool:
+def end_wait(waiter: Waiter) -> None:
+    """End a wait without an offer, unless it is over."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+async def is_queued(gateway: Gateway, taken: TakenOffer, known: Known = lambda _: None) -> bool:
     """Whether the offer may still be claimed. If that can't be found out, the offer goes back.
 
     False for a copy of an offer that this very session has claimed, though its claim would be accepted as a
     repeat.
     """
+    remembered = known(taken.offer.job_id)
+    state = None if remembered is None else remembered[0]
+    if isinstance(state, Queued) and state.attempt == taken.offer.attempt:
+        return True
     try:
         state = await gateway.state(taken.offer.job_id)
     except BaseException:  # the log is out of reach, or we are cancelled

@@ -132,7 +132,7 @@ class Fleet:
             return
         self._classes[job_class] = (service, needs)
         for profile in self.profiles.values():
-            if satisfies(service, needs, profile.capabilities, needs.list_price):
+            if satisfies(service, needs, profile.capabilities, needs.list_price, needs.unit):
                 profile.classes.add(job_class)
 
     def forget_classes(self, used: set[str]) -> None:
@@ -158,7 +158,7 @@ class Fleet:
             profile.classes = {
                 job_class
                 for job_class, (service, needs) in self._classes.items()
-                if satisfies(service, needs, capabilities, needs.list_price)
+                if satisfies(service, needs, capabilities, needs.list_price, needs.unit)
             }
             self._order = None
         self._by_miner[session.miner_id] = (profile, session)

@@ -6,12 +6,13 @@ Offers are lost with the process; the dispatcher makes them again from its table
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from coordinator.application.ports import Recorded, TakenOffer
+from coordinator.application.dispatch.claims import take_within
+from coordinator.application.ports import Recorded, TakenOffer, Waiter
 from coordinator.telemetry import names
 from coordinator.wire.offers import Offer
 
@@ -20,19 +21,20 @@ MAILBOX_LENGTH = 100
 
 
 class _Queue:
-    """One profile's offers, and the callers that wait for them."""
+    """One profile's offers, and the takers that wait for them."""
 
     def __init__(self) -> None:
         self.offers: deque[Offer] = deque()
         self._queued: set[tuple[UUID, int]] = set()
         """The attempts in `offers`, so that a repeated offer is queued once."""
-        self.waiters: deque[asyncio.Future[Offer]] = deque()
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        """Those that wait longest first."""
 
     def put(self, offer: Offer, *, first: bool = False) -> None:
         while self.waiters:
-            waiter = self.waiters.popleft()
+            waiter, _ = self.waiters.popitem(last=False)
             if not waiter.done():
-                waiter.set_result(offer)
+                waiter.set_result(_LocalOffer(offer, self))
                 return
         key = (offer.job_id, offer.attempt)
         if key in self._queued:
@@ -74,6 +76,7 @@ class LocalWorkQueues:
     """`WorkQueues` in memory. Used from one event loop."""
 
     system = names.IN_PROCESS
+    shortest_wait = 0.0
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
@@ -88,24 +91,18 @@ class LocalWorkQueues:
                 queue.put(offer)
         return []
 
-    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+    def wait(self, profile: str, waiter: Waiter) -> None:
         queue = self._queue(profile)
         if queue.offers:
-            return _LocalOffer(queue.pop(), queue)
-        if wait <= 0:
-            return None
-        waiter: asyncio.Future[Offer] = asyncio.get_running_loop().create_future()
-        queue.waiters.append(waiter)
-        try:
-            await asyncio.wait([waiter], timeout=wait)
-        except asyncio.CancelledError:
-            if waiter.done():
-                queue.put(waiter.result(), first=True)  # we got it and are gone: it is for the next caller
-            raise
-        finally:
-            if waiter in queue.waiters:
-                queue.waiters.remove(waiter)
-        return _LocalOffer(waiter.result(), queue) if waiter.done() else None
+            waiter.set_result(_LocalOffer(queue.pop(), queue))
+        else:
+            queue.waiters[waiter] = None
+
+    def leave(self, profile: str, waiter: Waiter) -> None:
+        self._queue(profile).waiters.pop(waiter, None)
+
+    async def take(self, profile: str, wait: float) -> TakenOffer | None:
+        return await take_within(self, profile, wait)
 
     def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
         queue = self._queue(profile)

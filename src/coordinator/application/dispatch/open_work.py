@@ -106,7 +106,7 @@ class OpenWork:
             case JobSubmitted():
                 work = submitted_work(event, recorded)
                 if not self.fleet.knows_class(event.job_class):
-                    needs = Needs(**dict(event.constraints), list_price=event.list_price)
+                    needs = Needs(**dict(event.constraints), list_price=event.list_price, unit=event.unit)
                     unstored.classes[event.job_class] = {
                         "job_class": event.job_class,
                         "service": event.service,

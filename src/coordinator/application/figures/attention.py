@@ -16,8 +16,11 @@ STALE_MILLIS: Final = 60_000
 """Checkpoints follow events within seconds."""
 LOW_DISK_SHARE: Final = 0.05
 LOW_DISK_BYTES: Final = 2**30
+UNSETTLED_MILLIS: Final = 60_000
+"""A job is settled within seconds of its end."""
 MAX_CLASSES: Final = 5
 MAX_MINERS: Final = 5
+MAX_COUNTED: Final = 1000
 _BYTES_PER_GB: Final = 10**9
 
 
@@ -79,6 +82,12 @@ class AttentionFacts:
     oldest_at: Millis | None = None
     dead_letters: int | None = None
     disk: Disk | None = None
+    disputes: int = 0
+    """Open disputes, up to MAX_COUNTED."""
+    unsettled: int = 0
+    """Jobs that have ended and keep their hold, up to MAX_COUNTED."""
+    unsettled_at: Millis | None = None
+    """The first end of these."""
     checkpoint_at: Millis | None = None
     """When the last one was signed, if this process signs."""
     checkpoint_behind: bool = False
@@ -88,7 +97,7 @@ class AttentionFacts:
 def needs_attention(facts: AttentionFacts) -> tuple[Attention, ...]:
     """What needs attention, broken things first."""
     found = [*_parts(facts), *_disk(facts), *_checkpoint(facts), *_classes(facts), *_oldest(facts)]
-    found += [*_miners(facts), *_dead_letters(facts)]
+    found += [*_miners(facts), *_dead_letters(facts), *_settlement(facts), *_disputes(facts)]
     return tuple(sorted(found, key=lambda line: line.severity != "broken"))
 
 
@@ -175,6 +184,29 @@ def _dead_letters(facts: AttentionFacts) -> Iterator[Attention]:
         told = f"{many} could not be handled and {'is' if facts.dead_letters == 1 else 'are'} kept aside."
         advice = "Read why, then send them again or leave them."
         yield Attention("warning", "dead letters", told, advice, link="admin")
+
+
+def _settlement(facts: AttentionFacts) -> Iterator[Attention]:
+    at = facts.unsettled_at
+    if not facts.unsettled or at is None or facts.now - at < UNSETTLED_MILLIS:
+        return
+    jobs, keep = (
+        _counted(facts.unsettled, "job has", "jobs have"),
+        "keeps" if facts.unsettled == 1 else "keep",
+    )
+    told = f"{jobs} ended and {keep} money held, the first for {span(facts.now - at)}."
+    yield Attention("broken", "settlement", told, "Look at the follower `settler`.", link="money")
+
+
+def _disputes(facts: AttentionFacts) -> Iterator[Attention]:
+    if facts.disputes:
+        told = f"{_counted(facts.disputes, 'payment is', 'payments are')} disputed."
+        yield Attention("warning", "dispute", told, "An admin refunds or dismisses each.", link="money")
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    more = "at least " if count >= MAX_COUNTED else ""
+    return f"{more.capitalize()}{count:,} {one if count == 1 else many}"
 
 
 def _sentence(reason: str) -> str:

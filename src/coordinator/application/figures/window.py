@@ -94,6 +94,8 @@ _COUNTED: Final[dict[type[Event], int]] = {
     JobExpired: 4,
     JobRequeued: 5,
 }
+_QUEUES: Final = frozenset({_COUNTED[JobSubmitted], _COUNTED[JobRequeued]})
+"""Of `_COUNTED`: from here on the job waits."""
 
 
 @dataclass(slots=True)
@@ -125,12 +127,12 @@ class Window:
             kind = _COUNTED.get(type(event))
             if kind is not None:
                 self._bucket(event.at).counts[kind] += 1
-            if isinstance(event, JobSubmitted | JobRequeued):
-                self._follow(event.job_id, event.at)
+                if kind in _QUEUES:
+                    self._follow(recorded.stream, event.at)
+                else:
+                    self._queued.pop(recorded.stream, None)
             elif isinstance(event, JobStarted):
                 self._claimed(event)
-            elif kind is not None:
-                self._queued.pop(recorded.stream, None)
 
     def figures(self) -> WindowFigures:
         """The figures of now."""

@@ -14,8 +14,11 @@ class Publisher(FollowerBase):
     name = "publisher"
     linger_seconds = 0.25
 
-    def __init__(self, sink: EventSink) -> None:
+    def __init__(self, sink: EventSink, *, heard: bool = True) -> None:
+        """`heard`: whether anybody can hear what is published; if not, no commit needs to wake it."""
         self._sink = sink
+        if not heard:
+            self.acts_on = frozenset()
 
     async def act(self, events: Sequence[Recorded]) -> None:
         await self._sink.publish(events)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -23,6 +22,7 @@ from coordinator.application.followers.follower import Follower
 from coordinator.application.followers.unstored import UnstoredEvents
 from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import reason_of
+from coordinator.application.one_thread import OneThread
 from coordinator.application.ports import (
     Database,
     Leadership,
@@ -79,13 +79,13 @@ class FollowerRunner:
         self._leadership = leadership
         self._watermarks = watermarks
         self._task = BackgroundTask(f"follower-{follower.name}")
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: OneThread | None = None
         self.on_failed: Callable[[str, int, Exception], None] = lambda name, position, error: None
         """Told when the follower stopped for good: its name, its position and why."""
 
     async def start(self) -> None:
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.follower.name)
+            self._thread = OneThread(self.follower.name)
             self._task.start(self._run)
 
     async def stop(self) -> None:
@@ -93,7 +93,7 @@ class FollowerRunner:
             await self._task.stop()
             await self._leadership.release(self.follower.name)
             thread, self._thread = self._thread, None
-            thread.shutdown(wait=True)
+            thread.stop()
         if self.status != "failed":
             self.status = "stopped"
 
@@ -232,9 +232,8 @@ class FollowerRunner:
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         assert self._thread is not None
-        loop = asyncio.get_running_loop()
         # A cancellation must not interrupt a transaction: it is shielded here and joined later.
-        return await asyncio.shield(loop.run_in_executor(self._thread, function, *arguments))
+        return await asyncio.shield(self._thread.call(function, *arguments))
 
 
 async def _wait(woken: asyncio.Event, seconds: float) -> None:

@@ -106,7 +106,7 @@ class Sessions:
         return None if grant is None else (session, grant)
 
     def end(self, session: PersonSession) -> None:
-        """End a session. This process remembers it; the others read it until it expires."""
+        """End a session in this process. The table `ended_sessions` tells the others."""
         _remember(self._ended, session.id, None)
 
     def has_ended(self, session: PersonSession) -> bool:

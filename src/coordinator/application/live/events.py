@@ -161,6 +161,7 @@ class LiveEvents:
         self._lease_holders = lease_holders
         self._readers: dict[Topic, set[EventReader]] = {}
         self._end_callbacks: list[Callable[[UUID], None]] = []
+        self._miner_callbacks: list[Callable[[str], None]] = []
         self._end_following: Callable[[], None] | None = None
         self._turns = asyncio.Semaphore(CATCHING_UP)
         self.position = 0
@@ -180,6 +181,10 @@ class LiveEvents:
     def on_end(self, callback: Callable[[UUID], None]) -> None:
         """Call back with each job that is final from now on."""
         self._end_callbacks.append(callback)
+
+    def on_miner(self, callback: Callable[[str], None]) -> None:
+        """Call back with the id of each miner that has an event from now on."""
+        self._miner_callbacks.append(callback)
 
     @property
     def readers(self) -> int:
@@ -221,7 +226,10 @@ class LiveEvents:
         event = recorded.event
         self.position = recorded.position
         if is_job_event(event):
-            self._lease_holders.forget(event.job_id)
+            self._lease_holders.forget(recorded.stream)
+        elif is_miner_event(event):
+            for notify in self._miner_callbacks:
+                notify(event.miner_id)
         if self._readers:
             reached: set[EventReader] = set()
             for topic in topics_of(event):

@@ -16,6 +16,7 @@ from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.matching.job_report import MatchReport, ProfileMiners, Quarantine, match_report
 from coordinator.domain.matching.needs import Capabilities, Constraints
 from coordinator.domain.matching.reasons import why_unmatched
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.domain.messages import principal_of
 from coordinator.domain.standing import ALONE_SLOTS, NEWCOMER_SLOTS
 
@@ -23,7 +24,7 @@ STALE_AFTER_S: Final = 1.0
 MAX_REPORTS: Final = 1000
 """Reports in memory, of one reading."""
 
-_Class = tuple[str, Constraints, str | None]
+_Class = tuple[str, Constraints, str | None, CountedUnit | None]
 
 
 class LiveMiners:
@@ -52,25 +53,28 @@ class LiveMiners:
         service: str,
         wants: Constraints,
         list_price: str | None,
+        unit: CountedUnit | None = None,
         stale_after: float = STALE_AFTER_S,
     ) -> MatchReport:
         """The match report of a class. `wants`: normalised. Raises LogUnavailable."""
         fleet = await self.get(stale_after)
-        reports, asked = self._reports, (service, wants, list_price)
+        reports, asked = self._reports, (service, wants, list_price, unit)
         found = reports.get(asked)
         if found is None:
-            found = await asyncio.to_thread(match_report, service, wants, list_price, fleet)
+            found = await asyncio.to_thread(match_report, service, wants, list_price, fleet, unit)
             if len(reports) < MAX_REPORTS:
                 reports[asked] = found
         return found
 
-    async def refusal(self, service: str, wants: Constraints, list_price: str | None) -> Refusal | None:
+    async def refusal(
+        self, service: str, wants: Constraints, list_price: str | None, unit: CountedUnit | None = None
+    ) -> Refusal | None:
         """The refusal of a job that no live miner could run; None if one could. Raises LogUnavailable.
 
         A job is accepted by what was read a moment ago, and refused by a fresh reading only.
         """
         for stale_after in (STALE_AFTER_S, 0.0):
-            report = await self.report(service, wants, list_price, stale_after)
+            report = await self.report(service, wants, list_price, unit, stale_after)
             if report.found:
                 return None
         return Refusal(Code.NO_ELIGIBLE_MINER, why_unmatched(report))

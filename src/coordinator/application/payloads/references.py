@@ -41,6 +41,13 @@ def unowned_blobs(database: Database, pairs: Collection[Pair]) -> set[Pair]:
     return {pair for key, pair in keys.items() if key not in owned}
 
 
+def blob_sizes(database: Database, pairs: Collection[Pair]) -> dict[Pair, int]:
+    """The bytes of those of these blobs that their principals have uploaded. Raises LogUnavailable."""
+    keys = {f"{ref.removeprefix('blob:')}/{principal}": (ref, principal) for ref, principal in pairs}
+    with database.transaction() as tables:
+        return {keys[row["key"]]: row["size"] for row in tables.query("read_blob_owners", keys=list(keys))}
+
+
 def need_blobs(database: Database, needs: Collection[Need]) -> None:
     """Note that these jobs need these blobs, before the jobs are in the log. Raises LogUnavailable.
 
@@ -74,8 +81,11 @@ class References:
         blobs: BlobSource,
         unowned: Callable[[Collection[Pair]], set[Pair]],
         need: Callable[[Collection[Need]], None] = lambda _: None,
+        sizes: Callable[[Collection[Pair]], dict[Pair, int]] = lambda _: {},
     ) -> None:
-        """Both are called in threads. `unowned`: the pairs without a finished upload; `need`: keeps blobs."""
+        """All are called in threads. `unowned`: the pairs without a finished upload; `need`: keeps blobs;
+        `sizes`: the bytes of finished uploads."""
+        self._sizes = sizes
         self._need = need
         self._log = event_log
         self._blobs = blobs
@@ -96,6 +106,10 @@ class References:
     async def need(self, needs: Collection[Need]) -> None:
         """Keep these blobs as long as these jobs need them. Raises LogUnavailable."""
         await asyncio.to_thread(self._need, needs)
+
+    async def sizes(self, pairs: Collection[Pair]) -> dict[Pair, int]:
+        """The bytes of those of these blobs that their principals have uploaded. Raises LogUnavailable."""
+        return await asyncio.to_thread(self._sizes, pairs)
 
     async def _fault(self, intent: Intent, lacking: set[str]) -> Refusal | None:
         if lacking and isinstance(intent.command, JobComplete):

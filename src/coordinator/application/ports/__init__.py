@@ -29,6 +29,7 @@ from coordinator.application.ports.queues import BrokerMismatch as BrokerMismatc
 from coordinator.application.ports.queues import EventSink as EventSink
 from coordinator.application.ports.queues import Hints as Hints
 from coordinator.application.ports.queues import TakenOffer as TakenOffer
+from coordinator.application.ports.queues import Waiter as Waiter
 from coordinator.application.ports.queues import WorkQueues as WorkQueues
 from coordinator.application.ports.sinks import Final as Final
 from coordinator.application.ports.sinks import Gone as Gone

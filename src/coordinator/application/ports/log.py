@@ -95,7 +95,11 @@ class EventLog(Protocol):
         """
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
-        """All events of these streams, in version order, in one query; a stream without events is absent."""
+        """The events of these streams that their states follow from, in version order.
+
+        All of them, in one query; of an account with a long history those from the last one on that has its
+        whole state (`AccountCarried`). A stream without events is absent.
+        """
 
     def versions(self, streams: Collection[UUID]) -> dict[UUID, int]:
         """The current version of these streams, in one query; a stream without events is absent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -22,6 +23,10 @@ class TakenOffer(Protocol):
         """Put the offer back for another taker."""
 
 
+Waiter = asyncio.Future[TakenOffer | None]
+"""A taker that waits. Whoever ends its wait without an offer sets None, unless it is done already."""
+
+
 class WorkQueues(Protocol):
     """One queue of offers per profile."""
 
@@ -35,8 +40,18 @@ class WorkQueues(Protocol):
     async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
         """Put bundles of offers on the queue; a bundle is one message. Returns offers that did not arrive."""
 
+    @property
+    def shortest_wait(self) -> float:
+        """Seconds that a waiter needs to get an offer that is on the queue already."""
+
+    def wait(self, profile: str, waiter: Waiter) -> None:
+        """Give this waiter the next offer, now or later, unless it is done by then. Costs no task."""
+
+    def leave(self, profile: str, waiter: Waiter) -> None:
+        """This waiter waits no longer."""
+
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
-        """One offer, after a wait of up to `wait` seconds; for miners that poll over HTTP."""
+        """One offer, after a wait of up to `wait` seconds."""
 
     def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
         """Up to `most` further offers that need no wait, after one was taken; may miss some."""

@@ -189,9 +189,10 @@ class QuotaFollower:
         for recorded in events:
             event = recorded.event
             usage.note(recorded)
-            if is_job_event(event):
-                if isinstance(event, JobSubmitted):
-                    quotas.job_decided(event.client, recorded.stream)
+            if isinstance(event, JobSubmitted):
+                quotas.job_decided(event.client, recorded.stream)
+            elif is_job_event(event):
+                continue
             elif isinstance(event, MinerRegistered):
                 quotas.miner_decided(event.by, event.miner_id)
             elif is_quota_event(event) and recorded.position > self._limits_from:

@@ -6,6 +6,7 @@ from typing import Any
 
 from coordinator.crypto.receipt import STATEMENT_MEMBER, receipt_id
 from coordinator.domain.job import Completed, statement_of
+from coordinator.domain.matching.units import UNIT_TYPES
 
 
 def promise_content(state: Completed) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def promise_content(state: Completed) -> dict[str, Any]:
         "provider": completed.miner_id,
         "client": job.client,
         "units": completed.units,
-        "unit_type": "gpu_seconds",
+        "unit_type": UNIT_TYPES[job.unit],
         "price": completed.price,
         "started_at": completed.started_at // 1000,
         "completed_at": completed.completed_at // 1000,

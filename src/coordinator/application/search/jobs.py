@@ -299,7 +299,7 @@ def _needs(tables: Tables, classes: Sequence[str]) -> tuple[str, ...]:
 
 def constraints_text(needs_json: str) -> str:
     """The constraints in the needs of a class, as rows of jobs have them."""
-    needs = Needs.model_validate_json(needs_json).model_dump(exclude={"list_price"})
+    needs = Needs.model_validate_json(needs_json).model_dump(exclude={"list_price", "unit"})
     return Constraints(**needs).model_dump_json(exclude_defaults=True)
 
 

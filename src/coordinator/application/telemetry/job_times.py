@@ -43,12 +43,12 @@ class JobTimes:
         """These events are committed."""
         for recorded in appended.events:
             event = recorded.event
-            if isinstance(event, JobStarted):
+            if (outcome := _ENDS.get(type(event))) is not None:
+                self._ended(recorded.stream, event.at, outcome)
+            elif isinstance(event, JobStarted):
                 self._started(recorded.stream, event)
             elif isinstance(event, JobAttemptEnded):
                 self._ended(recorded.stream, event.at, event.outcome)
-            elif (outcome := _ENDS.get(type(event))) is not None:
-                self._ended(recorded.stream, event.at, outcome)
 
     def metrics(self) -> JobMetrics:
         """The times so far."""

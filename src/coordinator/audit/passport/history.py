@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from coordinator.audit.entries import Entry, Found
 from coordinator.audit.jobs import FINALS, Event, Job, Statement, follow, submit
 from coordinator.audit.parties import Parties
+from coordinator.audit.units import Terms
 from coordinator.crypto.log.passport import Passport, ProvenEvent
 
 SIGNING_KEY: Final = "signing_key.introduced.v1"
@@ -47,15 +48,19 @@ class History(NamedTuple):
     """The coordinator's key in force at the job's end; None if none is in the passport before it."""
 
 
+UNKNOWN: Final = Terms(0, "", None, False)
+"""Of a version that is not in the passport."""
+
+
 class Relied(Parties):
     """What a job relies on. Of services only single versions are known."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._terms: dict[tuple[str, int], tuple[int, str]] = {}
+        self._terms: dict[tuple[str, int], Terms] = {}
         self._signing_keys = 0
 
-    def terms(self, service: str, version: int) -> tuple[int, str] | None:
+    def terms(self, service: str, version: int) -> Terms | None:
         return self._terms.get((service, version))
 
     def take(self, entry: Entry) -> None:
@@ -66,7 +71,7 @@ class Relied(Parties):
             spec, version = event["spec"], event.get("version", 1)
             if not 1 <= version <= MAX_VERSION:
                 raise Found("service", "no entry has so many versions", MAX_VERSION, version)
-            self.versions[spec["id"]] = [(0, "")] * (version - 1)
+            self.versions[spec["id"]] = [UNKNOWN] * (version - 1)
             self.follow(entry.stream, entry.topic, event, entry.position)
             self._terms[spec["id"], version] = self.versions[spec["id"]][version - 1]
             return
@@ -113,7 +118,7 @@ def replay(passport: Passport) -> History:
             continue
         if state:
             raise Found("final", "an event after the job's end", None, entry.topic)
-        if entry.topic == COMPLETED and set(last["statement"]) != STATED:
+        if entry.topic == COMPLETED and set(last["statement"]) - {"units"} != STATED:
             # Another member would replace a fact of the log: another job's statement would seem to fit.
             raise Found(
                 "statement", "the statement has other members", sorted(STATED), sorted(last["statement"])

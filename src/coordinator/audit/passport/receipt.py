@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coordinator.audit.passport.history import History
+from coordinator.audit.units import UNIT_TYPES
 from coordinator.crypto.canonical import CanonicalError, canonical, canonical_lenient
 from coordinator.crypto.receipt import receipt_id
 
@@ -30,7 +31,7 @@ def expected_content(history: History, recorded_under: str | None) -> dict[str, 
         "provider": completed["miner_id"],
         "client": submitted["client"],
         "units": completed["units"],
-        "unit_type": "gpu_seconds",
+        "unit_type": UNIT_TYPES[submitted.get("unit")],
         "price": completed["price"],
         "started_at": completed["started_at"] // 1000,
         "completed_at": completed["completed_at"] // 1000,

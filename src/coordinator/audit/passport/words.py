@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from coordinator.audit.passport.history import History, Hold
 from coordinator.audit.passport.trust import Trust
 from coordinator.audit.passport.verify import Given, Verdict
+from coordinator.audit.units import UNIT_TYPES
 from coordinator.crypto.log.passport import Passport
 
 
@@ -101,7 +102,8 @@ def _hold(hold: Hold) -> str:
 
 def _receipt(history: History, verdict: Verdict) -> str:
     ended = history.ended
-    told = f"The receipt of {ended['units']} gpu_seconds for {ended['price']} follows from the events"
+    unit_type = UNIT_TYPES[history.submitted.get("unit")]
+    told = f"The receipt of {ended['units']} {unit_type} for {ended['price']} follows from the events"
     if verdict.receipt is None:
         return f"{told}."
     told += f", and is signed by {verdict.receipt.key_id}"

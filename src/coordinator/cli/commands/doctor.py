@@ -301,7 +301,7 @@ async def _coordinator(settings: Settings) -> list[Check]:
 
 def _address(settings: Settings, url: str) -> Check:
     """Whether a coordinator could start at this address."""
-    from coordinator.runtime.server import listen
+    from coordinator.runtime.process.ports import listen
 
     try:
         listen(settings.app_host, settings.app_port).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -51,6 +52,13 @@ def run(
     region: Annotated[str | None, typer.Option("--region", help="The region of this machine.")] = None,
     price: Annotated[
         str | None, typer.Option("--price", help="Price of one GPU second. [default: the list price]")
+    ] = None,
+    unit_price: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unit-price",
+            help="Price of a counted unit, such as image=0.02; may be repeated. [default: the list price]",
+        ),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", help="A model on this machine; may be repeated.")
@@ -122,6 +130,7 @@ def run(
             models=tuple(model or ()),
             region=region,
             price=price,
+            prices=_unit_prices(unit_price or ()),
             grace_seconds=grace,
             recheck_seconds=recheck,
             work_folder=work_dir,
@@ -329,6 +338,17 @@ async def _run(config: MinerConfig, as_json: bool, health_file: Path | None) -> 
         auth = refused in ("UNAUTHORIZED_KEY", "FORBIDDEN")
         raise CommandError(refused, why, hint, Exit.AUTH if auth else Exit.REFUSED)
     return Exit.INTERRUPTED if interrupted else Exit.OK
+
+
+def _unit_prices(given: Sequence[str]) -> dict[str, str]:
+    from coordinator.domain.matching.units import COUNTED, is_counted
+
+    prices = dict(text.partition("=")[::2] for text in given)
+    if unknown := [unit for unit in prices if not is_counted(unit)]:
+        raise usage(
+            f"--unit-price: no unit {unknown[0]!r}", f"Say UNIT=PRICE; units are {', '.join(COUNTED)}."
+        )
+    return prices
 
 
 def _coordinator_keys(text: str) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ import os
 import shlex
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +67,7 @@ def dev(
             dashboard = _dashboard(coordinator, url)
             if as_json:
                 shown = {} if dashboard is None else {"dashboard": dashboard}
-                terminal.line({**_about(coordinator, url, miners), **shown})
+                terminal.line({**_about(settings, coordinator.signing_key_id, url, miners), **shown})
             else:
                 if free != wanted:
                     terminal.note(f"Port {wanted} is taken; using {port_now} this time.")
@@ -77,12 +77,22 @@ def dev(
         _run(settings, ready, before_stop=stack.close)
 
 
-def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
+def serve(
+    data_dir: DataDir = None,
+    edges: Annotated[
+        int | None,
+        typer.Option(
+            "--edges", min=0, max=64, help="Number of processes that speak HTTP. [default: EDGES, which is 0]"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Run a coordinator with the settings of the environment.
 
-    DATABASE_URL and AMQP_URL name its servers; without them everything runs in this process.
+    DATABASE_URL and AMQP_URL name its servers; without them everything runs in this process. With --edges
+    further processes speak HTTP with the clients, and this one starts them again when they end.
     """
-    settings = settings_with(data_dir)
+    settings = settings_with(data_dir, **({} if edges is None else {"edges": edges}))
     if not (settings.client_api_keys or settings.miner_api_keys or settings.admin_api_keys):
         raise CommandError(
             "SETTINGS",
@@ -91,17 +101,20 @@ def serve(data_dir: DataDir = None, as_json: Json = False) -> None:
             Exit.USAGE,
         )
 
-    def ready(coordinator: CoordinatorProcess, port: int) -> None:
+    def ready(signing_key_id: str, port: int) -> None:
         if settings.mode == "embedded":
             # This process has the data directory's lock, so the file of a `coordinator dev` is stale.
             dev_files.forget_address(settings.data_dir)
         url = _url(settings.app_host, port, tls=settings.tls_cert_file is not None)
         if as_json:
-            terminal.line(_about(coordinator, url, 0))
+            terminal.line(_about(settings, signing_key_id, url, 0))
         else:
             terminal.write(f"Coordinator on {url} ({settings.mode} mode)")
 
-    _run(settings, ready)
+    if settings.edges:
+        _run_edges(settings, data_dir, lambda about, port: ready(about["signing_key_id"], port), as_json)
+    else:
+        _run(settings, lambda coordinator, port: ready(coordinator.signing_key_id, port))
 
 
 def _run(
@@ -139,7 +152,35 @@ def _run(
         ready(coordinator, port)
 
     try:
-        server.run(settings, on_ready)
+        with _explained_port(settings):
+            server.run(settings, on_ready)
+    finally:
+        stop_telemetry()
+    if interrupted:
+        raise typer.Exit(Exit.INTERRUPTED)
+
+
+def _run_edges(
+    settings: Settings,
+    data_dir: Path | None,
+    ready: Callable[[dict[str, Any], int], None],
+    as_json: bool,
+) -> None:
+    """Serve with edge processes until a signal."""
+    from coordinator.cli.commands.edges import run_parent
+    from coordinator.runtime.process.logs import configure_logs
+
+    os.umask(OTHERS)
+    configure_logs(settings.log_format, settings.log_level)
+    with _explained_port(settings):
+        run_parent(settings, data_dir, ready, as_json=as_json)
+
+
+@contextmanager
+def _explained_port(settings: Settings) -> Iterator[None]:
+    """Says what to do where the port can't be had."""
+    try:
+        yield
     except OSError as error:
         cannot_listen = (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
         if error.filename is not None or not (
@@ -149,15 +190,11 @@ def _run(
         where = f"{settings.app_host}:{settings.app_port}"
         hint = "Set APP_HOST and APP_PORT to a free address of this machine."
         raise CommandError("PORT", f"can't listen on {where}: {error.strerror}", hint, Exit.USAGE) from None
-    finally:
-        stop_telemetry()
-    if interrupted:
-        raise typer.Exit(Exit.INTERRUPTED)
 
 
 def _free_port(host: str, port: int) -> int:
     """`port`, or 0 (the system chooses) if another process has it."""
-    from coordinator.runtime.server import listen
+    from coordinator.runtime.process.ports import listen
 
     try:
         listen(host, port).close()
@@ -190,13 +227,13 @@ def _start_miners(stack: ExitStack, settings: Settings, url: str, number: int) -
         children.start(name, *("miner", "run", "--name", name, "--key-file", key_file, "--transport", "http"))
 
 
-def _about(coordinator: CoordinatorProcess, url: str, miners: int) -> dict[str, Any]:
+def _about(settings: Settings, signing_key_id: str, url: str, miners: int) -> dict[str, Any]:
     return {
         "url": url,
         "pid": os.getpid(),
-        "mode": coordinator.settings.mode,
-        "data_dir": str(coordinator.settings.data_dir.resolve()),
-        "signing_key_id": coordinator.signing_key_id,
+        "mode": settings.mode,
+        "data_dir": str(settings.data_dir.resolve()),
+        "signing_key_id": signing_key_id,
         "miners": miners,
     }
 

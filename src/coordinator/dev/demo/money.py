@@ -13,8 +13,8 @@ from coordinator.client import AsyncCoordinator
 from coordinator.dev.demo.system import DemoFailed, DemoSystem
 from coordinator.dev.demo.work import DemoJob
 from coordinator.runtime import terminal
+from coordinator.wire.amounts import MILLION, units
 
-MILLION: Final = 1_000_000
 DEPOSIT: Final = 100_000 * MILLION
 FEE_BPS: Final = 250
 SETTINGS: Final = {
@@ -25,19 +25,29 @@ SETTINGS: Final = {
     "SETTLEMENT_MINIMUM": "1",
     "SETTLEMENT_EVERY_SECONDS": "0",
 }
+SIZED: Final = "video_transcoding"
+SIZED_PRICE: Final = "50"
 _SETTLED_SECONDS: Final = 60.0
 
 
 async def deposit(system: DemoSystem, admin: AsyncCoordinator) -> None:
     """Give the client money for its jobs."""
     await admin.accounts.deposit(system.client_name, DEPOSIT, "demo-deposit")
-    terminal.note(f"Deposit: {_units(DEPOSIT)} for {system.client_name}")
+    terminal.note(f"Deposit: {units(DEPOSIT)} for {system.client_name}")
+
+
+async def bill_by_size(admin: AsyncCoordinator) -> None:
+    """From now on the videos are billed by the GB of their outputs, and no longer by the second."""
+    spec = (await admin.registry.show(SIZED)).spec()
+    pricing = {"unit": "gb", "amount": SIZED_PRICE, "shown": [{"blob_bytes": True, "per": 10**9}]}
+    await admin.registry.revise({**spec, "pricing": pricing, "max_units": "0.1"})
+    terminal.note(f"{SIZED}: {SIZED_PRICE} for a GB of output, of which a job is billed 0.1 at most")
 
 
 async def show_held(client: AsyncCoordinator) -> None:
     """Tell what is set aside for the jobs that have not ended."""
     account = await client.accounts.show()
-    terminal.note(f"Held for jobs: {_units(account['held'])}; available: {_units(account['available'])}")
+    terminal.note(f"Held for jobs: {units(account['held'])}; available: {units(account['available'])}")
 
 
 async def settled(system: DemoSystem, admin: AsyncCoordinator, batch: Sequence[DemoJob]) -> int:
@@ -83,7 +93,7 @@ async def _pay_out(system: DemoSystem, admin: AsyncCoordinator, until: float) ->
     written = {line["party"]: line["amount"] for line in json.loads(path.read_text())["payouts"]}
     if written != {line["party"]: line["amount"] for line in found["lines"]}:
         raise DemoFailed(f"the file {path.name} has other payouts than its batch")
-    told = ", ".join(f"{party} {_units(amount)}" for party, amount in written.items())
+    told = ", ".join(f"{party} {units(amount)}" for party, amount in written.items())
     terminal.note(f"Paid out in batch {number}: {told} ({path.name})")
 
 
@@ -93,6 +103,8 @@ def _check_prices(lines: Sequence[dict[str, Any]], batch: Sequence[DemoJob]) -> 
     due = {receipt: price for receipt, price in prices.items() if price}
     if paid != due:
         raise DemoFailed(f"the payments are not the receipts' prices: {paid} for {due}")
+    if any(job.receipt["unit_type"] != "gigabytes" for job in batch if job.planned.service == SIZED):
+        raise DemoFailed(f"a receipt of {SIZED} is not for gigabytes")
     return sum(paid.values())
 
 
@@ -100,9 +112,5 @@ def _text(statement: dict[str, Any]) -> str:
     by_kind: dict[str, list[int]] = {}
     for line in statement["lines"]:
         by_kind.setdefault(line["kind"], []).append(line["amount"])
-    told = [f"{len(amounts)} × {kind} {_units(sum(amounts))}" for kind, amounts in by_kind.items()]
-    return f"Statement of {statement['party']}: {', '.join(told)}; closing {_units(statement['closing'])}"
-
-
-def _units(micros: int) -> str:
-    return format(Decimal(micros).scaleb(-6), "f")
+    told = [f"{len(amounts)} × {kind} {units(sum(amounts))}" for kind, amounts in by_kind.items()]
+    return f"Statement of {statement['party']}: {', '.join(told)}; closing {units(statement['closing'])}"

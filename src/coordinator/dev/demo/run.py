@@ -66,7 +66,18 @@ class DemoReport(NamedTuple):
         }
 
 
-_COLUMNS = ("job", "service", "what", "miner", "attempt", "seconds", "units", "price", "receipt_id")
+_COLUMNS = (
+    "job",
+    "service",
+    "what",
+    "miner",
+    "attempt",
+    "seconds",
+    "units",
+    "unit_type",
+    "price",
+    "receipt_id",
+)
 
 
 def run_demo(options: DemoOptions) -> DemoReport:
@@ -131,6 +142,7 @@ async def _with_client(
         # 2. Submit jobs and follow them.
         if options.money:
             await money.deposit(system, admin)
+            await money.bill_by_size(admin)
         batch = await work.submit(client, video, options.jobs)
         terminal.note(f"A video and a file uploaded, {len(batch)} jobs submitted")
         if options.money:
@@ -199,6 +211,7 @@ def _row(demo_job: DemoJob) -> tuple[object, ...]:
         demo_job.job.attempt,
         round(demo_job.seconds, 2),
         receipt.get("units"),
+        receipt.get("unit_type"),
         receipt.get("price"),
         receipt.get("receipt_id"),
     )

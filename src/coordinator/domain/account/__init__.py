@@ -23,9 +23,11 @@ from coordinator.domain.account.contexts import (
 )
 from coordinator.domain.account.decide import answer, decide, hold
 from coordinator.domain.account.events import (
+    CARRIED_EVERY,
     FEES,
     OUTSIDE,
     SETTLEMENT,
+    AccountCarried,
     AccountDismissed,
     AccountDisputed,
     AccountEvent,
@@ -53,10 +55,12 @@ from coordinator.domain.account.state import (
 )
 
 __all__ = [
+    "CARRIED_EVERY",
     "FEES",
     "OUTSIDE",
     "SETTLEMENT",
     "Account",
+    "AccountCarried",
     "AccountCommand",
     "AccountDeposit",
     "AccountDismiss",

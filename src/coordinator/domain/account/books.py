@@ -6,6 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.domain.account.events import (
+    CARRIED_EVERY,
+    AccountCarried,
     AccountDismissed,
     AccountDisputed,
     AccountEvent,
@@ -83,5 +85,15 @@ class Books:
         }
 
     def _append(self, event: AccountEvent) -> None:
-        self._accounts[event.party] = evolve(self._accounts[event.party], event)
-        self.events.append(StreamEvent(account_stream(event.party), event))
+        party = event.party
+        after = self._accounts[party] = evolve(self._accounts[party], event)
+        self.events.append(StreamEvent(account_stream(party), event))
+        if (number := after.events + 1) % CARRIED_EVERY == 0:
+            whole: dict[str, Any] = {
+                "number": number,
+                "pending": after.pending,
+                "earned": after.earned,
+                "payout_sink": after.payout_sink,
+                "payout_address": after.payout_address,
+            }
+            self._append(AccountCarried(**self._common, **self._totals(party), **whole))

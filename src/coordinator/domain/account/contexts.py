@@ -31,6 +31,10 @@ class EndedJob(NamedTuple):
     """The price in the receipt."""
     attempt: int = 1
     """The attempt that completed."""
+    units: str | None = None
+    """The units in the receipt."""
+    unit_type: str | None = None
+    """Their name."""
 
 
 class TransferContext(NamedTuple):

@@ -165,6 +165,8 @@ def _settle(state: PaymentState, command: AccountSettle, context: SettleContext)
         "kind": "payment",
         "job_id": job.job_id,
         "attempt": job.attempt,
+        "units": job.units,
+        "unit_type": job.unit_type,
     }
     books.post(job.client, -amount, released=job.hold, **facts)
     if amount > fee:
@@ -180,6 +182,8 @@ def _settle(state: PaymentState, command: AccountSettle, context: SettleContext)
         amount=amount,
         fee=fee,
         available_at=available_at,
+        units=job.units,
+        unit_type=job.unit_type,
     )
     return books.also(stream, settled)
 
@@ -241,6 +245,8 @@ def _refund(state: Paid, common: dict[str, Any], books: Books) -> Decision:
         "kind": "refund",
         "job_id": settled.job_id,
         "attempt": settled.attempt,
+        "units": settled.units,
+        "unit_type": settled.unit_type,
         "reason": common["reason"],
     }
     for party, amount in ((settled.miner, settled.amount - settled.fee), (FEES, settled.fee)):

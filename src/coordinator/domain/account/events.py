@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from coordinator.domain.messages import NAME, Attempt, Event, Millis, Name, Text
+from coordinator.domain.messages import NAME, Attempt, Decimal, Event, Millis, Name, Text
 
 FEES = "@fees"
 """The account of the coordinator's own part. No principal's name begins with @."""
@@ -31,7 +31,10 @@ Total = Annotated[int, Field(strict=True, ge=0, le=MAX_TOTAL)]
 Signed = Annotated[int, Field(strict=True, ge=-MAX_TOTAL, le=MAX_TOTAL)]
 BusinessId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 """The id of a transfer in the books of the sender; a repeat with the same one has no second effect."""
+UnitType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,31}$")]
 PostingId = Annotated[str, StringConstraints(max_length=256)]
+CARRIED_EVERY = 512
+"""So many events at most are read for the state of an account, however long its history is."""
 PostingKind = Literal[
     "deposit", "withdrawal", "payment", "refund", "payout", "payout_confirmed", "payout_returned"
 ]
@@ -83,6 +86,10 @@ class AccountPosted(OfAccount, topic="account.posted.v1"):
     """The disputed credit that a refund took."""
     available_at: Millis | None = None
     """A credit is pending until then; None if it is available at once."""
+    units: Decimal | None = None
+    """The number of the paid units in the receipt."""
+    unit_type: UnitType | None = None
+    """Their name in the receipt."""
     reason: Text = ""
 
 
@@ -102,6 +109,22 @@ class AccountDismissed(OfAccount, topic="account.dismissed.v1"):
     available_at: Millis
 
 
+class AccountCarried(OfAccount, topic="account.carried.v1"):
+    """The whole state of the account after the events before: a reader of the state may begin here.
+
+    Each event of an account whose number is a multiple of `CARRIED_EVERY` is one of these.
+    """
+
+    number: Annotated[int, Field(strict=True, ge=1)]
+    """Of this event, among those of the account."""
+    pending: tuple[tuple[Millis, Micros], ...]
+    """Sums of credits by the moment at which they become available, in order."""
+    earned: Total
+    """The part of the balance that came from payments, and that no settlement batch has paid out yet."""
+    payout_sink: SinkName | Literal[""]
+    payout_address: PayoutAddress | Literal[""]
+
+
 class AccountPayoutAddressSet(OfAccount, topic="account.payout_address_set.v1"):
     """The party said where a sink pays it; it replaces the address before."""
 
@@ -117,6 +140,7 @@ AccountEvent = (
     | AccountDisputed
     | AccountDismissed
     | AccountPayoutAddressSet
+    | AccountCarried
 )
 """Every event of an account."""
 
@@ -140,6 +164,10 @@ class PaymentSettled(OfPayment, topic="payment.settled.v1"):
     fee: Total
     available_at: Millis
     """The end of the time in which the client may dispute it."""
+    units: Decimal | None = None
+    """The number of units in the receipt."""
+    unit_type: UnitType | None = None
+    """Their name in the receipt."""
 
 
 class PaymentReleased(OfPayment, topic="payment.released.v1"):

@@ -10,11 +10,13 @@ kept for each of a few moments.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 from uuid import UUID
 
 from coordinator.domain.account.events import (
+    AccountCarried,
     AccountDismissed,
     AccountDisputed,
     AccountEvent,
@@ -42,6 +44,8 @@ class Account:
     balance: int = 0
     held: int = 0
     disputed: int = 0
+    events: int = 0
+    """The number of its events."""
     pending: tuple[tuple[Millis, int], ...] = ()
     """Sums of credits by the moment at which they become available."""
     earned: int = 0
@@ -67,6 +71,7 @@ class Account:
 AccountState = Account | None
 
 
+@functools.lru_cache(10_000)
 def account_stream(party: str) -> UUID:
     """The id of this party's account."""
     return stream_id("account", party)
@@ -75,7 +80,10 @@ def account_stream(party: str) -> UUID:
 @evolves("account")
 def evolve(state: AccountState, event: AccountEvent) -> Account:
     """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
-    before = Account(event.party) if state is None else state
+    if state is None and isinstance(event, AccountCarried):
+        before = _whole(event)
+    else:
+        before = Account(event.party) if state is None else state
     balance, held, disputed, pending = before.balance, before.held, before.disputed, before.pending
     earned, sink, address = before.earned, before.payout_sink, before.payout_address
     match event:
@@ -96,6 +104,9 @@ def evolve(state: AccountState, event: AccountEvent) -> Account:
         case AccountDismissed():
             disputed -= event.amount
             pending = _with(pending, event.available_at, event.amount)
+        case AccountCarried():
+            if _whole(event) != before:
+                raise CannotFollow(state, event)
         case AccountPayoutAddressSet():
             sink, address = event.sink, event.address
         case _:
@@ -104,7 +115,21 @@ def evolve(state: AccountState, event: AccountEvent) -> Account:
     if totals != (before.party, balance, held, disputed):
         raise CannotFollow(state, event)
     later = _later(pending, event.at)
-    return Account(before.party, balance, held, disputed, later, earned, sink, address)
+    return Account(before.party, balance, held, disputed, before.events + 1, later, earned, sink, address)
+
+
+def _whole(event: AccountCarried) -> Account:
+    return Account(
+        event.party,
+        event.balance,
+        event.held,
+        event.disputed,
+        event.number - 1,
+        event.pending,
+        event.earned,
+        event.payout_sink,
+        event.payout_address,
+    )
 
 
 def earned_after(earned: int, event: AccountPosted) -> int:
@@ -152,6 +177,7 @@ class Unpaid:
 PaymentState = Paid | Unpaid | None
 
 
+@functools.lru_cache(10_000)
 def payment_stream(job_id: UUID) -> UUID:
     """The id of the stream of this job's payment; its first event says that the job was settled."""
     return stream_id("payment", str(job_id))

@@ -25,7 +25,7 @@ from coordinator.domain.job.state import (
     Running,
     evolve,
 )
-from coordinator.domain.matching.needs import unmet
+from coordinator.domain.matching.needs import asked_price, unmet
 from coordinator.domain.messages import Principal
 from coordinator.domain.miner import Draining, MinerState, Online
 
@@ -39,7 +39,8 @@ def claim(state: Queued, command: AttemptCommand, context: AttemptContext | Comp
     if not context.offered:  # first: the reasons below tell about the job
         raise not_offered()
     capabilities = miner.registered.capabilities
-    reasons = unmet(state.job.service, state.job.constraints, capabilities, state.job.list_price)
+    job = state.job
+    reasons = unmet(job.service, job.constraints, capabilities, job.list_price, job.unit)
     if reasons:
         raise Refusal(Code.NOT_CAPABLE, "this miner " + "; ".join(reasons))
     return JobStarted(
@@ -51,7 +52,7 @@ def claim(state: Queued, command: AttemptCommand, context: AttemptContext | Comp
         miner_id=command.miner_id,
         session_id=command.session_id,
         miner_key=miner.registered.public_key,
-        unit_price=unit_price(capabilities.price, state.job.list_price),
+        unit_price=unit_price(asked_price(capabilities, job.unit), job.list_price),
     )
 
 

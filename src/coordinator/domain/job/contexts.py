@@ -78,6 +78,9 @@ class CompletionContext(NamedTuple):
     breach: Refusal | None = None
     """The breach of the output schema, if any; it ends the attempt. Computed from the result and from the
     version of the service that the job was submitted under, never stale."""
+    shown: int | None = None
+    """The counted units that the result shows, in nano-units; None where nothing says how. Computed from the
+    result and its blobs, and from the same version of the service, never stale."""
 
 
 JobContext = SubmitContext | AttemptContext | CompletionContext | Context

@@ -50,7 +50,7 @@ from coordinator.domain.job.events import (
     JobSubmitted,
     signed_part,
 )
-from coordinator.domain.job.price import bill, max_units, most
+from coordinator.domain.job.price import bill, counted_bill
 from coordinator.domain.job.state import (
     AttemptEnded,
     Canceled,
@@ -63,6 +63,7 @@ from coordinator.domain.job.state import (
     Running,
     evolve,
 )
+from coordinator.domain.job.terms import terms_of
 from coordinator.domain.messages import Millis, Principal, Role
 from coordinator.domain.miner import MinerState
 
@@ -121,13 +122,12 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> Deci
     if context.unmatched:
         raise context.unmatched
     job_id, client, now = context.job_id, context.principal.name, context.now
-    list_price, units = service.spec.list_price(), max_units(service.spec, command.payload)
+    terms = terms_of(service.spec, command.payload, context.wanted.constraints.max_price)
     held: Decision = []
     amount = None
     if context.accounts:
         # The claim compares the price of a unit with the same limit, and the bill has no more units.
-        limit = context.wanted.constraints.max_price
-        amount = command.budget or most(list_price if limit is None else limit, units)
+        amount = terms.at_most(command.budget)
         held = hold(context.account, client, job_id, amount, now, context.principal)
     submitted = JobSubmitted(
         at=now,
@@ -144,8 +144,9 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> Deci
         fingerprint=context.fingerprint,
         payload_bytes=context.payload_bytes,
         timeout_seconds=service.spec.timeout_seconds,
-        list_price=list_price,
-        max_units=units,
+        list_price=terms.list_price,
+        unit=terms.unit,
+        max_units=terms.max_units,
         expires_at=now + command.ttl_seconds * 1000,
         callback=context.callback,
         hold=amount,
@@ -246,7 +247,13 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
     # 4. The paid time is the time that the miner states, clipped to the time that we saw and to the limit.
     begun = _clip(command.statement["started_at_ms"], since, context.now)
     ended = _clip(command.statement["completed_at_ms"], begun, context.now)
-    owed = bill(ended - begun, started.unit_price, state.job.max_units)
+    job, price = state.job, started.unit_price
+    if job.unit is None:
+        owed = bill(ended - begun, price, job.max_units)
+    else:
+        # Counted units: the number that the miner signs, cut to the number that its result shows.
+        stated = command.statement["units"][job.unit]
+        owed = counted_bill(job.unit, stated, context.shown, price, job.max_units)
     events.append(
         JobCompleted(
             at=context.now,
@@ -262,6 +269,7 @@ def _complete(state: KnownJob, command: JobComplete, context: CompletionContext)
             units=owed.units,
             price=owed.price,
             measured_units=owed.measured_units,
+            shown_units=owed.shown_units,
             started_at=begun,
             completed_at=ended,
             statement=signed_part(command.statement),

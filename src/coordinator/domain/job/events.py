@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, assert_never
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeGuard, assert_never
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from coordinator.domain.account.events import Total
 from coordinator.domain.matching.needs import Constraints
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.domain.messages import (
     Amount,
     Attempt,
@@ -73,6 +74,8 @@ class JobSubmitted(JobEventBase, topic="job.submitted.v1"):
     """The time limit of one attempt."""
     list_price: Decimal
     """The price of one unit if the miner names none, and its limit if the client names none."""
+    unit: CountedUnit | None = None
+    """The counted unit that the job is billed by; None for GPU seconds."""
     max_units: Decimal
     """The most units that the receipt bills."""
     expires_at: Millis
@@ -102,7 +105,10 @@ class JobCompleted(JobEventBase, topic="job.completed.v1"):
     units: Decimal
     price: Amount
     measured_units: Decimal | None = None
-    """The units of the whole attempt, if the job's limit cut them."""
+    """The units of the whole attempt, if the job's limit cut them; counted ones as the miner signed them, if
+    its limit or its result cut them."""
+    shown_units: Decimal | None = None
+    """The counted units that the result shows, where the registry entry says how."""
     started_at: Millis
     """The begin of the paid time; `completed_at` is its end."""
     completed_at: Millis
@@ -149,7 +155,10 @@ STATEMENT_PART = ("started_at_ms", "completed_at_ms", "signature")
 
 def signed_part(statement: Mapping[str, Any]) -> dict[str, Any]:
     """The members of a miner's statement that the log has nowhere else; `statement_of` adds the others."""
-    return {name: statement[name] for name in STATEMENT_PART}
+    part = {name: statement[name] for name in STATEMENT_PART}
+    if "units" in statement:
+        part["units"] = statement["units"]
+    return part
 
 
 def statement_of(job: JobSubmitted, completed: JobCompleted) -> dict[str, Any]:
@@ -207,11 +216,12 @@ def state_after(event: JobEvent) -> JobStateName | None:
 
 
 FinalEvent = JobCompleted | JobFailed | JobCanceled | JobExpired
+_FINAL_EVENTS: Final[tuple[type[Event], ...]] = (JobCompleted, JobFailed, JobCanceled, JobExpired)
 
 
 def ends_job(event: Event) -> TypeGuard[FinalEvent]:
     """Whether this event makes a job final."""
-    return is_job_event(event) and state_after(event) in FINAL_STATES
+    return isinstance(event, _FINAL_EVENTS)
 
 
 class JobError(NamedTuple):

@@ -25,7 +25,7 @@ def sentence(event: JobEvent) -> str:
         case JobSubmitted():
             return _submitted(event)
         case JobStarted():
-            paid = f", at {event.unit_price} per second" if float(event.unit_price) else ""
+            paid = f", at {event.unit_price} a unit" if float(event.unit_price) else ""
             return f"{event.miner_id} began attempt {event.attempt}{paid}"
         case JobCompleted():
             size = f" ({event.result_bytes} bytes)" if event.result_bytes else ""

@@ -22,12 +22,14 @@ from coordinator.domain.matching.needs import (
     ConstraintName,
     Constraints,
     Unmet,
+    asked_price,
     cards_for,
     failing,
     has_memory,
     same_label,
     version_key,
 )
+from coordinator.domain.matching.units import CountedUnit
 
 MAX_ALTERNATIVES: Final = 10
 """Other models, or other regions, in one report."""
@@ -99,6 +101,8 @@ class MatchReport:
     service: str
     wants: Constraints
     list_price: str | None
+    unit: CountedUnit | None
+    """Of the list price; None for GPU seconds."""
     online: int
     """Miners online, of any service."""
     running_service: int
@@ -121,16 +125,20 @@ class MatchReport:
 
 
 def match_report(
-    service: str, wants: Constraints, list_price: str | None, fleet: Iterable[ProfileMiners]
+    service: str,
+    wants: Constraints,
+    list_price: str | None,
+    fleet: Iterable[ProfileMiners],
+    unit: CountedUnit | None = None,
 ) -> MatchReport:
-    """The report on a job's needs against these live profiles. `list_price` as in `failing`."""
+    """The report on a job's needs against these live profiles. `list_price` and `unit` as in `failing`."""
     profiles = list(fleet)
     fitting: list[ProfileMiners] = []
     failed: Counter[ConstraintName] = Counter()
     alone: Counter[ConstraintName] = Counter()
     compared: list[tuple[ProfileMiners, tuple[Unmet, ...]]] = []
     for profile in profiles:
-        reasons = failing(service, wants, profile.capabilities, list_price)
+        reasons = failing(service, wants, profile.capabilities, list_price, unit)
         compared.append((profile, tuple(reasons)))
         names = [reason.constraint for reason in reasons]
         if not names:
@@ -150,24 +158,33 @@ def match_report(
         service=service,
         wants=wants,
         list_price=list_price,
+        unit=unit,
         online=sum(p.online for p in profiles),
         running_service=sum(p.online for p in profiles if service in p.capabilities.services),
         compared=tuple(compared),
         fitting=tuple(fitting),
         failures=tuple(Failure(name, count, alone[name]) for name, count in failed.most_common() if count),
-        relaxations=() if found else tuple(_relaxations(service, wants, list_price, able)),
+        relaxations=() if found else tuple(_relaxations(service, wants, list_price, unit, able)),
         models=tuple(sorted(((m, n) for m, n in models.items() if n), key=lambda item: (-item[1], item[0]))),
     )
 
 
+Priced = tuple[str | None, CountedUnit | None]
+"""A list price, and its unit."""
+
+
 def _relaxations(
-    service: str, wants: Constraints, list_price: str | None, able: Sequence[ProfileMiners]
+    service: str,
+    wants: Constraints,
+    list_price: str | None,
+    unit: CountedUnit | None,
+    able: Sequence[ProfileMiners],
 ) -> list[Relaxation]:
     """The smallest relaxations of each constraint. `able`: the profiles with miners that can be found."""
 
     def applied(name: ConstraintName, to: Change, near: Sequence[ProfileMiners]) -> Relaxation:
         relaxed = wants.model_copy(update={name: to})
-        fit = [p for p in near if not failing(service, relaxed, p.capabilities, list_price)]
+        fit = [p for p in near if not failing(service, relaxed, p.capabilities, list_price, unit)]
         asked = (wants.max_price or list_price) if name == "max_price" else getattr(wants, name)
         return Relaxation(name, asked, to, sum(p.found(service) for p in fit), relaxed)
 
@@ -178,17 +195,18 @@ def _relaxations(
         near = [
             profile
             for profile in able
-            if {r.constraint for r in failing(service, dropped, profile.capabilities, list_price)} <= {name}
+            if {r.constraint for r in failing(service, dropped, profile.capabilities, list_price, unit)}
+            <= {name}
         ]
         if near:
-            changes = ways(wants, list_price, [profile.capabilities for profile in near])
+            changes = ways(wants, (list_price, unit), [profile.capabilities for profile in near])
             found += [r for r in (applied(name, to, near) for to in changes) if r.miners]
     # To give up a constraint helps less than to find miners that meet it in part.
     return sorted(found, key=lambda r: (not r.to, -r.miners))
 
 
 # --- the smallest change of each constraint, given the miners that fail nothing else ------------------------
-def _less_memory(wants: Constraints, _: str | None, close: Sequence[Capabilities]) -> list[Change]:
+def _less_memory(wants: Constraints, _: Priced, close: Sequence[Capabilities]) -> list[Change]:
     if wants.min_vram_gb is None:
         return []
     sizes = [gpu.memory_mb for has in close for gpu in cards_for(wants.gpu, has)]
@@ -204,7 +222,7 @@ def nominal_gb(memory_mb: int) -> int:
     return gb
 
 
-def _any_card(wants: Constraints, _: str | None, close: Sequence[Capabilities]) -> list[Change]:
+def _any_card(wants: Constraints, _: Priced, close: Sequence[Capabilities]) -> list[Change]:
     if wants.gpu is None:
         return []
     vendor = vendor_in(wants.gpu)
@@ -224,14 +242,14 @@ def _has_card(gpu: str, gb: int | None, has: Capabilities) -> bool:
     return any(gb is None or has_memory(card.memory_mb, gb) for card in cards_for(gpu, has))
 
 
-def _older_cuda(wants: Constraints, _: str | None, close: Sequence[Capabilities]) -> list[Change]:
+def _older_cuda(wants: Constraints, _: Priced, close: Sequence[Capabilities]) -> list[Change]:
     if wants.cuda is None:
         return []
     versions = [has.cuda for has in close if has.cuda]
     return [max(versions, key=version_key) if versions else None]
 
 
-def _other_models(wants: Constraints, _: str | None, close: Sequence[Capabilities]) -> list[Change]:
+def _other_models(wants: Constraints, _: Priced, close: Sequence[Capabilities]) -> list[Change]:
     """Without the fewest of the models, and with another one, which is present, in their place."""
     if not wants.models:
         return []
@@ -247,7 +265,7 @@ def _other_models(wants: Constraints, _: str | None, close: Sequence[Capabilitie
     return [*smallest, *others[:MAX_ALTERNATIVES]]
 
 
-def _other_region(wants: Constraints, _: str | None, close: Sequence[Capabilities]) -> list[Change]:
+def _other_region(wants: Constraints, _: Priced, close: Sequence[Capabilities]) -> list[Change]:
     """Each region with such miners, and anywhere if that is more than one of them."""
     if wants.region is None:
         return []
@@ -256,18 +274,17 @@ def _other_region(wants: Constraints, _: str | None, close: Sequence[Capabilitie
     return [*regions[:MAX_ALTERNATIVES], *([] if len(there) == 1 and regions else [None])]
 
 
-def _higher_price(wants: Constraints, list_price: str | None, close: Sequence[Capabilities]) -> list[Change]:
+def _higher_price(wants: Constraints, priced: Priced, close: Sequence[Capabilities]) -> list[Change]:
+    list_price, unit = priced
     limit = wants.max_price if wants.max_price is not None else list_price
     if limit is None:
         return []
-    prices = [list_price if has.price is None else has.price for has in close]
+    prices = [asked_price(has, unit) or list_price for has in close]
     asked = [price for price in prices if price is not None]
     return [min(asked, key=Exact)] if asked else []
 
 
-_WAYS: Final[
-    dict[ConstraintName, Callable[[Constraints, str | None, Sequence[Capabilities]], list[Change]]]
-] = {
+_WAYS: Final[dict[ConstraintName, Callable[[Constraints, Priced, Sequence[Capabilities]], list[Change]]]] = {
     "min_vram_gb": _less_memory,
     "gpu": _any_card,
     "cuda": _older_cuda,

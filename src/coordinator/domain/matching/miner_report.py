@@ -77,7 +77,7 @@ def miner_report(has: Capabilities, classes: Iterable[QueuedClass]) -> MinerRepo
     queued = of_its_services = fitting = 0
     for waiting in classes:
         service, needs, count = waiting
-        names = {r.constraint for r in failing(service, needs, has, needs.list_price)}
+        names = {r.constraint for r in failing(service, needs, has, needs.list_price, needs.unit)}
         queued += count
         if "service" not in names:
             of_its_services += count

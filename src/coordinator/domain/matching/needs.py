@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, 
 
 from coordinator.domain.matching.gpus import ANY, MAX_LABEL, AnyOrLabel, Label, matches, vendor_in, words_of
 from coordinator.domain.matching.gpus import Gpu as Gpu
+from coordinator.domain.matching.units import COUNTED, CountedUnit
 from coordinator.domain.messages import Decimal, ServiceId
 
 BYTES_PER_GB = 10**9  # as vendors count: a "24 GB" card reports 24,564 MiB
@@ -42,7 +43,8 @@ class Constraints(BaseModel):
     """Models that the miner must have, all of them. Case does not matter."""
     region: Region | None = None
     max_price: Decimal | None = None
-    """The highest price that the client pays for one unit (one GPU second); the default is the list price."""
+    """The highest price that the client pays for one unit (one GPU second, or what the service counts); the
+    default is the list price."""
 
     @field_validator("gpu")
     @classmethod
@@ -54,9 +56,19 @@ class Constraints(BaseModel):
 
 
 class Needs(Constraints):
-    """The constraints of a class, with the list price of its jobs."""
+    """The constraints of a class, with the list price of its jobs, and the unit that it is a price of."""
 
     list_price: Decimal | None = None
+    unit: CountedUnit | None = None
+
+
+class UnitPrice(BaseModel):
+    """A miner's price of one counted unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    unit: CountedUnit
+    amount: Decimal
 
 
 class Capabilities(BaseModel):
@@ -70,8 +82,16 @@ class Capabilities(BaseModel):
     models: Annotated[tuple[Label, ...], Field(max_length=500), FailFast()] = ()
     region: Region | None = None
     price: Decimal | None = None
-    """The price of one unit (one GPU second). None takes the registry's list price, and so no job with a
-    lower limit."""
+    """The price of one GPU second. None takes the registry's list price, and so no job with a lower limit."""
+    prices: Annotated[tuple[UnitPrice, ...], Field(max_length=len(COUNTED)), FailFast()] = ()
+    """The prices of counted units, for services that are billed by them; the list price for others."""
+
+    @field_validator("prices")
+    @classmethod
+    def _names_each_unit_once(cls, prices: tuple[UnitPrice, ...]) -> tuple[UnitPrice, ...]:
+        if len({price.unit for price in prices}) < len(prices):
+            raise ValueError("has one price for each unit")
+        return prices
 
 
 def _short_hash(value: object) -> str:
@@ -108,6 +128,12 @@ def normalise_capabilities(capabilities: Capabilities) -> Capabilities:
             "models": tuple(sorted({_lower(m) for m in capabilities.models})),
             "region": capabilities.region.lower() if capabilities.region else None,
             "price": _plain(capabilities.price),
+            "prices": tuple(
+                sorted(
+                    (p.model_copy(update={"amount": _plain(p.amount)}) for p in capabilities.prices),
+                    key=lambda p: p.unit,
+                )
+            ),
         }
     )
 
@@ -116,7 +142,7 @@ class Wanted(NamedTuple):
     """The needs of a job, normalised, and their class."""
 
     job_class: str
-    """20 hex digits over the service, the constraints, and the list price."""
+    """20 hex digits over the service, the constraints, the list price, and its unit if that is counted."""
     constraints: Constraints
     """Normalised."""
     asked: str
@@ -124,15 +150,20 @@ class Wanted(NamedTuple):
 
 
 @functools.lru_cache(4096)
-def wanted(service: str, constraints: Constraints, list_price: str | None = None) -> Wanted:
+def wanted(
+    service: str, constraints: Constraints, list_price: str | None = None, unit: CountedUnit | None = None
+) -> Wanted:
     """The needs of a job for this service with these constraints; equal needs give equal classes.
 
-    `list_price`: that of the registry entry, once it is known; it decides which miners match.
+    `list_price` and `unit`: those of the registry entry, once it is known; they decide which miners match.
     """
     normal = normalise_constraints(constraints)
     needs = [service, normal.model_dump(exclude_none=True)]
     asked = _short_hash(needs)
-    return Wanted(asked if list_price is None else _short_hash([*needs, _plain(list_price)]), normal, asked)
+    if list_price is None:
+        return Wanted(asked, normal, asked)
+    counted = [] if unit is None else [unit]
+    return Wanted(_short_hash([*needs, _plain(list_price), *counted]), normal, asked)
 
 
 def profile_of(capabilities: Capabilities, principal: str) -> str:
@@ -142,6 +173,8 @@ def profile_of(capabilities: Capabilities, principal: str) -> str:
     claimed are then one principal's own, and nobody can take another's.
     """
     named = normalise_capabilities(capabilities).model_dump(exclude_none=True)
+    if not named["prices"]:
+        del named["prices"]
     for gpu in named["gpus"]:
         # A vendor that the name says adds nothing, so miners that leave it out share the profile.
         if gpu.get("vendor") == vendor_in(gpu["name"]):
@@ -162,11 +195,16 @@ class Unmet(NamedTuple):
 
 
 def failing(
-    service: str, wants: Constraints, has: Capabilities, list_price: str | None = None
+    service: str,
+    wants: Constraints,
+    has: Capabilities,
+    list_price: str | None = None,
+    unit: CountedUnit | None = None,
 ) -> list[Unmet]:
     """The constraints that a miner with these capabilities fails; empty if it can serve this job.
 
-    `list_price`: the limit of a client that names none, and the price of a miner that names none.
+    `list_price`: the limit of a client that names none, and the price of a miner that names none, of one
+    `unit`.
     """
     reasons: list[Unmet] = []
     if service not in has.services:
@@ -181,18 +219,38 @@ def failing(
             reasons.append(Unmet("models", f"lacks the models {', '.join(missing)}"))
     if wants.region and wants.region.lower() != (has.region or "").lower():
         reasons.append(Unmet("region", f"must be in region {wants.region}, is in {has.region or 'none'}"))
-    reasons += [Unmet("max_price", text) for text in _unmet_price(wants.max_price, has.price, list_price)]
+    asked = asked_price(has, unit)
+    reasons += [Unmet("max_price", text) for text in _unmet_price(wants.max_price, asked, list_price)]
     return reasons
 
 
-def unmet(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> list[str]:
+def unmet(
+    service: str,
+    wants: Constraints,
+    has: Capabilities,
+    list_price: str | None = None,
+    unit: CountedUnit | None = None,
+) -> list[str]:
     """The texts of `failing`: why a miner with these capabilities can't serve this job."""
-    return [reason.text for reason in failing(service, wants, has, list_price)]
+    return [reason.text for reason in failing(service, wants, has, list_price, unit)]
 
 
-def satisfies(service: str, wants: Constraints, has: Capabilities, list_price: str | None = None) -> bool:
+def satisfies(
+    service: str,
+    wants: Constraints,
+    has: Capabilities,
+    list_price: str | None = None,
+    unit: CountedUnit | None = None,
+) -> bool:
     """Whether a miner with these capabilities can serve this job."""
-    return not failing(service, wants, has, list_price)
+    return not failing(service, wants, has, list_price, unit)
+
+
+def asked_price(has: Capabilities, unit: CountedUnit | None) -> str | None:
+    """The miner's own price of one unit (None: of a GPU second); None takes the list price."""
+    if unit is None:
+        return has.price
+    return next((price.amount for price in has.prices if price.unit == unit), None)
 
 
 def tightness(capabilities: Capabilities) -> tuple[int, int, int]:

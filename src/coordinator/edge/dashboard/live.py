@@ -7,6 +7,7 @@ after its `Last-Event-ID`. A page has one connection.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import Final
@@ -15,6 +16,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.requests import Request
 from starlette.responses import Response
 
+from coordinator.application.ports import LogUnavailable
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.broadcasts import Broadcasts, PageSource, Parts
 from coordinator.edge.dashboard.rendering import live_parts
@@ -56,11 +58,16 @@ async def _messages(
     context: EdgeContext, visitor: Visitor, broadcasts: Broadcasts, source: PageSource, since: int
 ) -> AsyncGenerator[bytes]:
     yield format_sse_event(retry=RETRY_MS)
+    asked_at = time.monotonic()
     async with broadcasts.reading(source, since) as (reader, news):
         with context.live.revocations.watch(visitor.grant, reader.woken.set) as revocation:
             while not revocation.over:
-                if sessions_of(context).has_ended(visitor.session):  # by its time, or by a log-out elsewhere
+                if sessions_of(context).has_ended(visitor.session):  # by its time, or by a log-out here
                     break
+                if time.monotonic() - asked_at >= HEARTBEAT_SECONDS:
+                    asked_at = time.monotonic()
+                    if await _was_ended(context, visitor):
+                        break
                 reader.woken.clear()
                 if (parts := news()) is not None:
                     yield _message(parts)
@@ -72,3 +79,11 @@ async def _messages(
                     yield KEEPALIVE_COMMENT
             if not revocation.stopping:
                 yield format_sse_event(data_str="", event=SIGNED_OUT)
+
+
+async def _was_ended(context: EdgeContext, visitor: Visitor) -> bool:
+    """Whether a log-out at any process has ended the session. A database out of reach ends no page."""
+    try:
+        return await context.ended_sessions.has(visitor.session.id)
+    except LogUnavailable:
+        return False

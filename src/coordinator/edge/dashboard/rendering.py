@@ -21,12 +21,17 @@ NAVIGATION: Final = (
     ("Miners", "/miners", _READERS),
     ("Classes", "/classes", _READERS),
     ("Services", "/services", _ALL),
+    ("Spending", "/spending", ("client",)),
+    ("Earnings", "/earnings", ("miner",)),
+    ("Money", "/money", _READERS),
     ("Webhooks", "/webhooks", ("admin", "client")),
-    ("Proof", "/proof", _ALL),
+    ("Proof", "/proof", (*_ALL, "miner")),
     ("Audit", "/audit", _READERS),
     ("Admin", "/admin", ("admin",)),
 )
 """The pages of the header: name, path, and the roles that see them."""
+MONEY: Final = ("/spending", "/earnings", "/money")
+"""Pages of a coordinator that keeps accounts."""
 
 
 @cache
@@ -43,6 +48,7 @@ def environment() -> Environment:
     templates.filters |= words.FILTERS
     templates.globals |= {
         "NAVIGATION": NAVIGATION,
+        "MONEY": MONEY,
         "files": f"{FILES_PATH}/{version()}",
         "now": words.now_text,
         "once": lambda: uuid4().hex,

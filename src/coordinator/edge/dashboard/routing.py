@@ -40,7 +40,7 @@ _URL_MARKS: Final = ":/%#?=@[]!$&'()*+,;"
 FRAGMENT_HEADER: Final = "HX-Request"
 LOG_IN_PATH: Final = "/login"
 _NEXT_STEP: Final = {
-    404: "The link may be old, or its job another client's.",
+    404: "The link may be old or mistyped, or its job another client's.",
     403: "Log in with another key for that.",
     429: "Wait a little, then load the page again.",
     503: "The page comes back by itself once the server does; /health says more.",
@@ -65,14 +65,28 @@ class PageRoute(APIRoute):
                 raise
             except Exception as error:
                 response = _failure(request, error)
-            response.headers.setdefault("Content-Security-Policy", POLICY)
-            if request.url.scheme == "https":  # elsewhere browsers complain about it
-                response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
-            # Not "no-referrer": with that, browsers send forms with an origin of "null".
-            response.headers["Referrer-Policy"] = "same-origin"
-            return response
+            return _with_policy(request, response)
 
         return answer
+
+
+def not_found_page(request: Request) -> Response | None:
+    """The page of an address that is none of ours; None for programs, which do not ask for HTML."""
+    if request.method not in ("GET", "HEAD") or "text/html" not in request.headers.get("accept", ""):
+        return None
+    problem = Problem(Code.UNKNOWN_COMMAND, "there is no page at this address")
+    answer = _with_policy(request, _failure(request, problem))
+    answer.headers["Vary"] = "Accept"
+    return answer
+
+
+def _with_policy(request: Request, response: Response) -> Response:
+    response.headers.setdefault("Content-Security-Policy", POLICY)
+    if request.url.scheme == "https":  # elsewhere browsers complain about it
+        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+    # Not "no-referrer": with that, browsers send forms with an origin of "null".
+    response.headers["Referrer-Policy"] = "same-origin"
+    return response
 
 
 def page_router() -> APIRouter:

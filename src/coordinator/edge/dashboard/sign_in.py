@@ -29,6 +29,8 @@ FORM_FIELD: Final = "form_token"
 FORM_HEADER: Final = "X-Form-Token"
 ROLES: Final = ("admin", "operator", "viewer", "client")
 """The roles that see pages, the one with most rights first."""
+PAID_ROLE: Final = "miner"
+"""Where accounts are kept, its keys see what they earned, and no other page."""
 _COOKIE: Final = "coordinator_session"
 _LOG_IN_COOKIE: Final = "coordinator_log_in"
 _SAME: Final = ("same-origin", "none")
@@ -47,6 +49,8 @@ class Visitor:
     form_token: str
     read_only: bool
     """UI_READ_ONLY: pages show, and change nothing."""
+    accounts: bool = False
+    """Whether accounts are kept: there are pages about money."""
 
     @property
     def principal(self) -> Principal:
@@ -63,12 +67,12 @@ class Visitor:
     @property
     def sees_all(self) -> bool:
         """Whether it sees other clients' jobs, too."""
-        return self.role != "client"
+        return self.role not in ("client", PAID_ROLE)
 
     @property
     def audience(self) -> str:
         """Visitors of one audience see the same: their role, and for clients also their name."""
-        return self.role if self.sees_all else f"client {self.name}"
+        return self.role if self.sees_all else f"{self.role} {self.name}"
 
     @property
     def may_act(self) -> bool:
@@ -92,16 +96,27 @@ def sessions_of(context: EdgeContext) -> Sessions:
     return context.sessions
 
 
-async def visitor_of(request: Request, context: Context) -> Visitor:
+async def anybody_of(request: Request, context: Context) -> Visitor:
     """The visitor of this request, which counts against its key's budget. Raises NotSignedIn, Problem."""
     visitor = signed_in(request, context)
     if visitor is None:
+        raise NotSignedIn
+    if await context.ended_sessions.has(visitor.session.id):
+        sessions_of(context).end(visitor.session)  # another process has ended it
         raise NotSignedIn
     request.state.principal = visitor.name  # for the access log
     if context.rates is not None:
         spent = await context.rates.spend(visitor.role, visitor.name)
         if spent is not None and not spent.allowed:
             raise too_many(spent, "this key has made too many requests; wait as long as Retry-After says")
+    return visitor
+
+
+async def visitor_of(request: Request, context: Context) -> Visitor:
+    """As `anybody_of`, for the pages that a miner's key does not see."""
+    visitor = await anybody_of(request, context)
+    if visitor.role == PAID_ROLE:
+        raise Problem(Code.FORBIDDEN, "a miner's key sees its earnings alone")
     return visitor
 
 
@@ -119,6 +134,7 @@ async def writer_of(request: Request, context: Context) -> Visitor:
     return visitor
 
 
+Anybody = Annotated[Visitor, Depends(anybody_of)]
 Visited = Annotated[Visitor, Depends(visitor_of)]
 Writing = Annotated[Visitor, Depends(writer_of)]
 
@@ -127,11 +143,21 @@ def signed_in(request: Request, context: EdgeContext) -> Visitor | None:
     """The visitor by the request's cookie; None without a valid session."""
     text = request.cookies.get(_cookie_name(request, context, _COOKIE))
     found = None if text is None else sessions_of(context).read(text)
-    if found is None or found[1].principal.role.value not in ROLES:
+    if found is None or found[1].principal.role.value not in roles_of(context):
         return None
     session, grant = found
     token = sessions_of(context).form_token(session.id)
-    return Visitor(session, grant, token, context.settings.ui_read_only)
+    return Visitor(session, grant, token, context.settings.ui_read_only, keeps_accounts(context))
+
+
+def keeps_accounts(context: EdgeContext) -> bool:
+    """Whether there are pages about money."""
+    return context.settings.settlement != "off"
+
+
+def roles_of(context: EdgeContext) -> tuple[str, ...]:
+    """The roles whose keys log in here."""
+    return (*ROLES, PAID_ROLE) if keeps_accounts(context) else ROLES
 
 
 def check_origin(request: Request) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from coordinator.edge.models.base import moment, rfc3339
+from coordinator.wire.amounts import short_units
 
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
 NONE: Final = "–"
@@ -120,6 +121,12 @@ def exact(millis: int | None) -> Markup:
     return _time(millis, "exact", NONE if millis is None else rfc3339(moment(millis)))
 
 
+def day(millis: int) -> Markup:
+    """A day of UTC: `2026-01-31`."""
+    at = rfc3339(moment(millis))
+    return Markup('<time datetime="{}">{}</time>').format(at, at[:10])
+
+
 def _time(millis: int | None, show: str, text: str) -> Markup:
     if millis is None:
         return escape(NONE)
@@ -208,6 +215,8 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "age": age,
     "ahead": ahead,
     "clock": clock,
+    "day": day,
+    "units": short_units,
     "exact": exact,
     "state": state,
     "shape": shape,

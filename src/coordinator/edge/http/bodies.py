@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from coordinator.application.commands.parsing import parse_json
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.json_schema import DescribedJsonSchema
 from coordinator.edge.context import EdgeLimits
+from coordinator.edge.http.disconnects import CLIENT, RequestClient
 from coordinator.edge.http.problems import Problem
 from coordinator.wire.limits import MAX_ARRAY_LENGTH, MAX_BODY_BYTES, MAX_TURN_BYTES
 
@@ -28,11 +29,13 @@ Member = type[BaseModel] | dict[str, Any]
 
 async def read_object(request: Request, limits: EdgeLimits) -> dict[str, Any]:
     """The JSON object in the body; without a body an empty one. Raises Problem, Refusal."""
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            body = await _read(request, limits)
-    except TimeoutError:
-        raise _too_slow() from None
+    body = await _arrived(request)
+    if body is None:
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                body = await _read(request, limits)
+        except TimeoutError:
+            raise _too_slow() from None
     value = parse_json(body) if body else {}
     if len(body) > MAX_TURN_BYTES:
         await asyncio.sleep(0)  # a large body's parsing was a turn of its own
@@ -170,6 +173,21 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema(ref_template=SCHEMA_REF, schema_generator=DescribedJsonSchema)
 
 
+async def _arrived(request: Request) -> bytes | None:
+    """The body, if all of it is here: then it is read without timers. Raises Problem."""
+    client: RequestClient | None = request.scope.get("state", {}).get(CLIENT)
+    if client is None or not client.has_sent_all:
+        return None
+    _refuse_encoded(request.headers)
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    body: bytes = message.get("body", b"")
+    if len(body) > MAX_BODY_BYTES:
+        raise _too_large()
+    return body
+
+
 async def _read(request: Request, limits: EdgeLimits) -> bytes:
     if declared_length(request) > MAX_BODY_BYTES:
         raise _too_large()
@@ -184,6 +202,8 @@ async def _read(request: Request, limits: EdgeLimits) -> bytes:
 
 def _refuse_encoded(headers: Headers) -> None:
     """Raises Problem for a compressed body: a few bytes of it could stand for gigabytes."""
+    if not any(name == b"content-encoding" for name, _ in headers.raw):
+        return
     codings = {part.strip().lower() for part in ",".join(headers.getlist("content-encoding")).split(",")}
     if codings - {"", "identity"}:
         raise Problem(

@@ -95,6 +95,10 @@ _INTERNAL_DETAIL: Final = (
 )
 
 
+MISDIRECTED: Final = 421
+"""Of an edge process alone, and seen by no client: the core must answer this request."""
+
+
 class Problem(Exception):
     """A failure as an answer: a code, a text for people, and further members and headers."""
 
@@ -162,10 +166,21 @@ def internal_problem() -> Problem:
     return Problem(Code.INTERNAL, _INTERNAL_DETAIL)
 
 
-def install_problem_handlers(app: FastAPI) -> None:
-    """Let every failure of every endpoint be answered with a problem document."""
+def install_problem_handlers(
+    app: FastAPI, not_found: Callable[[Request], Response | None] = lambda request: None
+) -> None:
+    """Let every failure of every endpoint be answered with a problem document.
+
+    `not_found`: the page of an address that no endpoint has; None where a document fits better.
+    """
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
+
+    async def page_or_problem(request: Request, error: Exception) -> Response:
+        page = not_found(request) if getattr(error, "status_code", 0) == 404 else None
+        return await _on_http_exception(request, error) if page is None else page
+
+    app.add_exception_handler(HTTPException, page_or_problem)
 
 
 def refusals(*codes: Code) -> dict[int | str, dict[str, Any]]:

@@ -63,9 +63,9 @@ async def submit(
     seconds, applied = wait_asked(None, prefer, context.limits.wait_seconds)
     submitted = await accept(request, context, principal, fields, idempotency_key)
     headers = {**headers_of(submitted), **applied}
-    body = submitted.model_dump(mode="json", exclude_unset=True)
     if not seconds:
-        return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
+        return Response(submitted.model_dump_json(exclude_unset=True), 201, headers, "application/json")
+    body = submitted.model_dump(mode="json", exclude_unset=True)
     row = await final_job(context, principal, submitted.job_id, seconds)
     headers[POSITION_HEADER] = str(max(submitted.position, row.position))
     body["state"] = row.state

@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 
 from coordinator.application.background import Background
 from coordinator.application.commands.parsing import check_sender, parse_command
-from coordinator.application.dispatch.claims import is_queued, settle, take_offer
+from coordinator.application.dispatch.claims import is_queued, settle
 from coordinator.application.live.events import EventReader
 from coordinator.application.live.revocation import Revocation
 from coordinator.application.ports import Intent, LogError, TakenOffer
@@ -283,7 +283,7 @@ class _MinerConversation:
             if not (profile and self._ready):
                 await self._may_take.wait()
                 continue
-            taken = await take_offer(self._context.queues, profile, TAKE_SECONDS)
+            taken = await self._context.queues.take(profile, TAKE_SECONDS)
             if taken is None:
                 continue
             try:

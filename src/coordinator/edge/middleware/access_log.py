@@ -7,20 +7,19 @@ outer ones.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import time
 import traceback
 from typing import Final
-from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.bodies import has_body
-from coordinator.edge.http.problems import internal_problem
+from coordinator.edge.http.problems import MISDIRECTED, internal_problem
 from coordinator.edge.http.response_headers import DEFAULT_HEADERS, set_headers
 from coordinator.edge.middleware.spans import begin_request, end_request
 from coordinator.telemetry import tracing
@@ -29,7 +28,7 @@ REQUEST_ID_HEADER: Final = "X-Request-Id"
 CLIENT_GONE: Final = 499  # for the log only: the client has disconnected
 MAX_LOGGED_PATH: Final = 200
 _REQUEST_ID_NAME: Final = REQUEST_ID_HEADER.lower().encode()
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 access_log = structlog.get_logger("coordinator.access")
 log = structlog.get_logger("edge")
@@ -47,9 +46,8 @@ class AccessLog:
             return
         context: EdgeContext = scope["app"].state.context
         metrics = context.http_metrics
-        request_id = _request_id(scope)
+        request_id, unread = _read_headers(scope)
         status = 0
-        unread = has_body(Headers(scope=scope))
 
         async def receive_and_note() -> Message:
             nonlocal unread
@@ -62,7 +60,7 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [(_REQUEST_ID_NAME, request_id.encode())]
+                headers = [(_REQUEST_ID_NAME, request_id)]
                 if unread and scope["http_version"].startswith("1"):
                     # The request is answered: without this, the server would read the rest of its body.
                     headers.append((b"connection", b"close"))
@@ -73,7 +71,7 @@ class AccessLog:
         span = None if tracer is None else begin_request(tracer, scope)
         began = time.monotonic()
         metrics.under_way += 1
-        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id.decode())
         try:
             await self._app(scope, receive_and_note, send_with_headers)
         except ClientDisconnect:
@@ -81,10 +79,11 @@ class AccessLog:
         finally:
             metrics.under_way -= 1
             seconds = time.monotonic() - began
-            metrics.count(scope, status or CLIENT_GONE, seconds)
+            if status != MISDIRECTED:  # the core counts it
+                metrics.count(scope, status or CLIENT_GONE, seconds)
+                _log_access(scope, status or CLIENT_GONE, seconds)
             if span is not None:
                 end_request(span, scope, status or CLIENT_GONE)
-            _log_access(scope, status or CLIENT_GONE, seconds)
             structlog.contextvars.reset_contextvars(**bound)
 
 
@@ -117,16 +116,29 @@ class UnexpectedErrors:
             await internal_problem().response()(scope, receive, send)
 
 
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+def _read_headers(scope: Scope) -> tuple[bytes, bool]:
+    """The request's id, which is the first one given or a new one; and whether it has a body."""
+    given, length, chunked = None, None, False
+    for name, value in scope["headers"]:
+        if name == _REQUEST_ID_NAME and given is None:
+            given = value
+        elif name == b"content-length" and length is None:
+            length = value
+        elif name == b"transfer-encoding":
+            chunked = True
+    known = given is not None and _REQUEST_ID.fullmatch(given)
+    request_id = given if known and given is not None else os.urandom(16).hex().encode()
+    return request_id, chunked or length not in (None, b"0")
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:
     # Percent-encoded, as sent, so without line breaks. Without the query, which may be private.
     path = scope.get("raw_path", b"").partition(b"?")[0].decode("ascii", "backslashreplace")
-    note = access_log.debug if path.startswith("/health") else access_log.info
-    note(
+    level = logging.DEBUG if path.startswith("/health") else logging.INFO
+    if not access_log.is_enabled_for(level):
+        return
+    access_log.log(
+        level,
         "request",
         method=scope["method"],
         path=path[:MAX_LOGGED_PATH],

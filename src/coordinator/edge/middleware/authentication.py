@@ -32,6 +32,8 @@ _STARTS: Final = ("http.response.start", "websocket.http.response.start")
 _CAN_REFUSE: Final = "websocket.http.response"
 _POLICY_VIOLATION: Final = 1008
 
+SPENT: Final = "spent"
+"""The name under which the state of a request has its `Spent`, if an edge process has counted it."""
 Identity = Sequence[Grant] | Problem
 
 
@@ -110,7 +112,9 @@ class _Request:
         if rates is None or isinstance(identity, Problem):
             return None
         principal = identity[0].principal
-        self._spent = await rates.spend(principal.role.value, principal.name)
+        self._spent = self._scope["state"].get(SPENT)
+        if self._spent is None:  # no edge process has counted it before it came here
+            self._spent = await rates.spend(principal.role.value, principal.name)
         if self._spent is None or self._spent.allowed:
             return None
         return too_many(self._spent, "this key has made too many requests; wait as long as Retry-After says")

@@ -24,15 +24,19 @@ from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.commands import send
 from coordinator.edge.http.credentials import Client
 from coordinator.edge.http.problems import Problem
+from coordinator.edge.http.reads.job_wait import final_job
 from coordinator.edge.http.reads.reading import find_job
 from coordinator.edge.http.reads.stored_payloads import expired, result_blob, stored_payload
 from coordinator.edge.openai.errors import NO_RETRY, job_failure, timed_out
 from coordinator.edge.openai.served_models import check_model
+from coordinator.edge.state.tables.rows import JobRow
 from coordinator.services.base import whole_result_in
 
 JOB_HEADER: Final = "X-Job-Id"
 CHECK_S: Final = 5.0
 """Between looks at whether a miner with the model of a waiting job is left."""
+AGAIN_S: Final = 0.05
+"""Before the next look at a job that has not ended, though its waiter was woken."""
 UNSERVED_S: Final = 20.0
 """A queued job without such a miner for so long is given up: a restarted miner is back sooner."""
 GRACE_S: Final = 30.0
@@ -139,8 +143,8 @@ class Runner:
                     await asyncio.gather(telling, return_exceptions=True)
 
     async def finish(self, job_id: UUID) -> Done:
-        """The result of a final job. Raises Problem if it has none, or is not final."""
-        row = await find_job(self.context, self._principal, job_id)
+        """The result of a job that has ended. Raises Problem if it has none, or if this process stops."""
+        row = await self._final_row(job_id)
         if row.is_final:
             self._final.add(job_id)
         if not row.is_completed:
@@ -220,6 +224,18 @@ class Runner:
 
     def _id_of(self, part: int) -> UUID:
         return job_stream(self._principal.name, self._key_of(part))
+
+    async def _final_row(self, job_id: UUID) -> JobRow:
+        """The job once it is final: a watch that fails wakes its waiters early. Raises Problem."""
+        try:
+            async with asyncio.timeout(self.context.settings.openai_timeout_seconds + GRACE_S):
+                while True:
+                    row = await final_job(self.context, self._principal, job_id, CHECK_S)
+                    if row.is_final or self.context.stopping.is_set():
+                        return row
+                    await asyncio.sleep(AGAIN_S)
+        except TimeoutError:
+            raise timed_out() from None
 
     @asynccontextmanager
     async def _running(

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from coordinator.application.payloads.bodies import refs_in
 from coordinator.application.ports import PayloadKind
-from coordinator.blobs import BlobTooLarge
+from coordinator.blobs import BlobInfo, BlobTooLarge
 from coordinator.crypto.refs import SHA256_HEX, blob_ref
 from coordinator.domain.content import CONTENT_KINDS
 from coordinator.domain.errors import Code, Refusal
@@ -81,16 +81,7 @@ async def head_blob(context: Context, principal: Uploader, sha256: Sha256) -> Re
     },
 )
 async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sha256) -> Response:
-    job = await context.gateway.state(job_id)
-    if not isinstance(job, Job) or not await _refers(context, principal, job, blob_ref(sha256)):
-        if isinstance(job, FinalJob) and await _is_erased(context, principal, job):
-            raise await expired(
-                context, job_id, CONTENT_KINDS, "the job's payload or result was erased, with its files"
-            )
-        raise _not_found()
-    info = await context.blobs.stat(sha256)
-    if info is None:
-        raise _not_found()
+    info = await readable_blob(context, principal, job_id, sha256)
     return Pieces(
         await begun(context.blobs.get(sha256)),
         media_type="application/octet-stream",
@@ -101,6 +92,21 @@ async def get_blob(context: Context, principal: Anyone, job_id: UUID, sha256: Sh
         },
         counted=context.open_connections.stream(principal),
     )
+
+
+async def readable_blob(context: EdgeContext, principal: Principal, job_id: UUID, sha256: str) -> BlobInfo:
+    """The blob of a job, if this principal may read it. Raises Refusal, or Problem if it was erased."""
+    job = await context.gateway.state(job_id)
+    if not isinstance(job, Job) or not await _refers(context, principal, job, blob_ref(sha256)):
+        if isinstance(job, FinalJob) and await _is_erased(context, principal, job):
+            raise await expired(
+                context, job_id, CONTENT_KINDS, "the job's payload or result was erased, with its files"
+            )
+        raise _not_found()
+    info = await context.blobs.stat(sha256)
+    if info is None:
+        raise _not_found()
+    return info
 
 
 async def _refers(context: EdgeContext, principal: Principal, job: Job, ref: str) -> bool:

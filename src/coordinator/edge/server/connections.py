@@ -17,7 +17,7 @@ from coordinator.edge.state.open_connections import ConnectionLimits, Refusals
 
 WRITE_SECONDS: Final = 60.0
 """A connection whose peer takes no data for so long is cut. The kernel reports progress in steps of some
-64 KiB (`runtime.server.UNSENT_BYTES`), so a reader must take about 1 KiB a second."""
+64 KiB (`runtime.process.ports.UNSENT_BYTES`), so a reader must take about 1 KiB a second."""
 SWEEP_SECONDS: Final = 2.0
 MANY_LOST: Final = 32
 """Connections lost with a request or messages under way, after which their memory is given back."""

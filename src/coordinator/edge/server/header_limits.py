@@ -87,11 +87,15 @@ class LimitedHeaders(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + len(b": \r\n"))
+        # As uvicorn does; its own method, and one that counts, would be two calls for each header.
+        self._parsed_bytes += len(name) + len(value) + len(b": \r\n")
         self._parsed_headers += 1
-        if self._parsed_headers > MAX_HEADERS:
+        if self._parsed_bytes > MAX_HEADER_BYTES or self._parsed_headers > MAX_HEADERS:
             raise _HeadersTooLarge
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_headers = False

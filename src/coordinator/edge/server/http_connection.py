@@ -22,6 +22,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from coordinator.domain.errors import Code
+from coordinator.edge.http.disconnects import CLIENT, RequestClient
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.server.connections import connections_of
 from coordinator.edge.server.header_limits import MAX_HEADER_BYTES, LimitedHeaders
@@ -71,6 +72,8 @@ class BoundedHttp(LimitedHeaders):
         super().__init__(config, *arguments, **named)
         self._all = connections_of(config)
         self._running: RequestResponseCycle | None = None
+        self._client: RequestClient | None = None
+        """The client, as the running request knows it."""
         self._waiting_bytes = 0  # of the headers of requests that wait
         self._last_word: Problem | None = None
         """Nothing more is read; this is said once all requests so far are answered."""
@@ -90,7 +93,9 @@ class BoundedHttp(LimitedHeaders):
         if self._lingering is not None:
             self._lingering.cancel()
             self._all.end_lingering()
-        running = self._running
+        running, client = self._running, self._client
+        if client is not None:
+            client.leave()
         if running is not None and not running.response_complete:
             # uvicorn tells the newest request only, which may be waiting behind this one.
             running.disconnected = True
@@ -118,7 +123,7 @@ class BoundedHttp(LimitedHeaders):
         if isinstance(self.flow, _Flow):
             self.flow.may_read = _never
         self.pipeline.clear()
-        self.parser = self._running = self.cycle = None  # type: ignore[assignment]
+        self.parser = self._running = self._client = self.cycle = None  # type: ignore[assignment]
         self.scope = self.headers = None  # type: ignore[assignment]
 
     def _turn_away(self, refusal: Problem) -> None:
@@ -156,8 +161,13 @@ class BoundedHttp(LimitedHeaders):
         if len(self.pipeline) > waiting:
             self._waiting_bytes += self._parsed_bytes
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._client is not None and self.cycle is self._running:
+            self._client.has_sent_all = True
+
     def on_response_complete(self) -> None:
-        self._running = None
+        self._running = self._client = None
         super().on_response_complete()
         if not self.pipeline:
             self._waiting_bytes = 0
@@ -166,7 +176,8 @@ class BoundedHttp(LimitedHeaders):
             self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
+        self._running, self._client = cycle, RequestClient(has_sent_all=not cycle.more_body)
+        cycle.scope["state"][CLIENT] = self._client
         super()._start_asgi_task(cycle, app)
 
     def _may_read(self) -> bool:

@@ -25,7 +25,7 @@ MAX_CONTROL_FRAMES: Final = 100
 """Pings and unasked pongs within CONTROL_SECONDS."""
 CONTROL_SECONDS: Final = 10.0
 MAX_FRAGMENTS: Final = 1024
-_TRUST: Final = "coordinator.trust"
+TRUST: Final = "coordinator.trust"
 
 
 class BoundedWebSocket(RefusedWebSockets):
@@ -50,12 +50,12 @@ class BoundedWebSocket(RefusedWebSockets):
         # Cut the cycles of references, so that the memory comes back now and not with a late collection.
         self.conn.parser.close()
         if (scope := getattr(self, "scope", None)) is not None:
-            scope["extensions"].pop(_TRUST, None)
+            scope["extensions"].pop(TRUST, None)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if (scope := getattr(self, "scope", None)) is not None:
-            scope["extensions"][_TRUST] = self._trust
+            scope["extensions"][TRUST] = self._trust
 
     # --- flow ----------------------------------------------------------------------------------------------
     def data_received(self, data: bytes) -> None:
@@ -164,5 +164,5 @@ class BoundedWebSocket(RefusedWebSockets):
 
 def trust(scope: Scope) -> None:
     """The peer of this WebSocket has proved its key: it may send messages of full size."""
-    if (of_connection := scope.get("extensions", {}).get(_TRUST)) is not None:
+    if (of_connection := scope.get("extensions", {}).get(TRUST)) is not None:
         of_connection()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Scope
 
@@ -44,3 +44,25 @@ class HttpMetrics:
         durations.seconds += seconds
         ended = (operation, status)
         self.statuses[ended] = self.statuses.get(ended, 0) + 1
+
+    def take(self) -> list[Any]:
+        """All counts since the last call, as JSON for `add` of another process; empty if there are none."""
+        durations, self.durations = self.durations, {}
+        statuses, self.statuses = self.statuses, {}
+        if not statuses:
+            return []
+        return [
+            [[operation, d.counts, d.seconds] for operation, d in durations.items()],
+            [[operation, status, count] for (operation, status), count in statuses.items()],
+        ]
+
+    def add(self, taken: Any) -> None:
+        """Add the counts of another process. Raises ValueError or TypeError for anything else."""
+        durations, statuses = taken
+        for operation, counts, seconds in durations:
+            own = self.durations.setdefault(str(operation), Durations())
+            own.counts = [int(a) + int(b) for a, b in zip(own.counts, counts, strict=True)]
+            own.seconds += float(seconds)
+        for operation, status, count in statuses:
+            ended = (str(operation), int(status))
+            self.statuses[ended] = self.statuses.get(ended, 0) + int(count)

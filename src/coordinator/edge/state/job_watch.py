@@ -17,6 +17,8 @@ from coordinator.application.ports import Watermarks
 from coordinator.edge.state.tables.read_models import PROJECTOR, ReadModels
 
 MAX_JOBS_IN_QUERY: Final = 500
+AGAIN_SECONDS: Final = 0.5
+"""Before the next query after one that failed."""
 
 log = structlog.get_logger("edge")
 
@@ -50,9 +52,10 @@ class JobWatch:
             if not events:
                 del self._waiting[job_id]
 
-    def waits_for(self, job_id: str) -> bool:
-        """Whether any request waits for this job."""
-        return job_id in self._waiting
+    @property
+    def is_watching(self) -> bool:
+        """Whether any request waits for a job."""
+        return bool(self._waiting)
 
     def note_end(self, job_id: str) -> None:
         """The job is final, and memory knows how, before the read models do."""
@@ -64,19 +67,20 @@ class JobWatch:
         self._wake(list(self._waiting))
 
     async def _watch(self) -> None:
-        try:
-            while self._waiting:
-                # Read before the query: events after it make `reached` return at once.
-                seen = self._watermarks.of(PROJECTOR)
-                jobs = list(self._waiting)
+        while self._waiting:
+            # Read before the query: events after it make `reached` return at once.
+            seen = self._watermarks.of(PROJECTOR)
+            jobs = list(self._waiting)
+            try:
                 for start in range(0, len(jobs), MAX_JOBS_IN_QUERY):
                     some = jobs[start : start + MAX_JOBS_IN_QUERY]
                     self._wake(await self._reads.final_jobs(some))
                 await self._watermarks.reached(PROJECTOR, seen + 1, self._look_seconds)
-        except Exception as error:
-            # The woken requests read their jobs themselves, and answer with the error.
-            log.warning("can't watch jobs", error=type(error).__name__)
-            self._wake(list(self._waiting))
+            except Exception as error:
+                # The woken requests read their jobs themselves, and answer with the error.
+                log.warning("can't watch jobs", error=type(error).__name__)
+                self._wake(list(self._waiting))
+                await asyncio.sleep(AGAIN_SECONDS)
 
     def _wake(self, job_ids: list[str]) -> None:
         for job_id in job_ids:

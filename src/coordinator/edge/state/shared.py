@@ -57,6 +57,10 @@ class Shared:
             await asyncio.wait({kept.refreshing}, timeout=PATIENCE_SECONDS)
         return cast("T | None", kept.answer)
 
+    def forget(self, key: Hashable) -> None:
+        """Somebody has changed it: the next caller gets a new answer."""
+        self._kept.pop(key, None)
+
     def _of(self, key: Hashable) -> _Kept:
         kept = self._kept.pop(key, None) or _Kept()
         self._kept[key] = kept  # the newest last

@@ -21,6 +21,7 @@ import structlog
 from pydantic import ValidationError
 
 from coordinator.crypto.json_size import has_more_values
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.services.base import WHOLE_RESULT_TYPE, KnownService, LargeResult, OutputFile, P
 from coordinator.validation import meant_field
@@ -192,10 +193,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A job's result, in the form of the service's output schema, and the metrics of the run."""
+    """A job's result, in the form of the service's output schema, the metrics of the run, and its units."""
 
     result: dict[str, Any]
     metrics: dict[str, int | str] = field(default_factory=dict)
+    units: Mapping[CountedUnit, int | str] = field(default_factory=dict)
+    """The numbers of units in the work besides its time: whole numbers, or decimal texts. The miner signs
+    them, and is paid by one of them if its service is billed by that unit."""
 
 
 class Executor(Protocol):

@@ -96,7 +96,9 @@ class ImageGenerationExecutor(EngineExecutor):
             "wall_ms": round((time.monotonic() - started) * 1000),
             "images": len(images),
         }
-        return Outcome(GeneratedImages(model=payload.model, images=images).document(), metrics)
+        return Outcome(
+            GeneratedImages(model=payload.model, images=images).document(), metrics, {"image": len(images)}
+        )
 
     async def _paint(
         self, payload: ImagePayload, model: str, seed: int, source: bytes | None

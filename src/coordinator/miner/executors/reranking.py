@@ -71,7 +71,7 @@ class RerankingExecutor(EngineExecutor):
             "documents": len(payload.documents),
             "tokens": tokens,
         }
-        return Outcome(ranking.document(), metrics)
+        return Outcome(ranking.document(), metrics, {"token": tokens})
 
     async def _ask(self, model: str, payload: RerankPayload) -> tuple[list[RankedDocument], int]:
         """All documents with their scores, the best first, and the tokens read."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
@@ -23,6 +24,7 @@ from coordinator.miner.executors.base import (
     document_of,
     payload_of,
 )
+from coordinator.miner.executors.counts import media_minutes
 from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
@@ -120,7 +122,8 @@ class SpeechExecutor(EngineExecutor):
             "wall_ms": round((time.monotonic() - started) * 1000),
             "audio_ms": round(seconds * 1000),
         }
-        return Outcome(await document_of(work, result), metrics)
+        units: dict[CountedUnit, int | str] = {"media_minute": media_minutes(result.duration_seconds or 0)}
+        return Outcome(await document_of(work, result), metrics, units)
 
     async def _decode(self, share: Share, source: Path, sound: Path) -> list[str]:
         """Make the engine's sound of a client's file; returns warnings about that."""

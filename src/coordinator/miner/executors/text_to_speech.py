@@ -20,6 +20,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
+from coordinator.miner.executors.counts import media_minutes
 from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
@@ -133,7 +134,7 @@ class TextToSpeechExecutor(EngineExecutor):
             "audio_ms": round(seconds * 1000),
             "characters": len(payload.text),
         }
-        return Outcome(result.document(), metrics)
+        return Outcome(result.document(), metrics, {"media_minute": media_minutes(result.duration_seconds)})
 
     def _blamed(self, error: ExecutorError) -> ExecutorError:
         """The same error with the member of the payload that the engine's reason is about, where that shows.

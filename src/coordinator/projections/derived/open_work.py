@@ -130,7 +130,7 @@ class OpenWorkTables:
             case JobSubmitted():
                 self._open[job_id] = submitted_work(event, recorded)
                 if event.job_class not in self._classes:
-                    needs = Needs(**dict(event.constraints), list_price=event.list_price)
+                    needs = Needs(**dict(event.constraints), list_price=event.list_price, unit=event.unit)
                     self._classes[event.job_class] = (event.service, needs)
             case JobStarted():
                 self._holders[job_id] = Holder(event.miner_id, event.session_id, event.at)

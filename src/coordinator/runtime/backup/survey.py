@@ -100,7 +100,11 @@ def survey(
     surveying = _Surveying(manifest, moment, remembered)
     done, total = 0, sum(part.bytes for part in manifest.parts)
     for part in manifest.parts:
-        surveying.take_part(part, items_of(folder, manifest, part))
+        try:
+            surveying.take_part(part, items_of(folder, manifest, part))
+        except BadBackup as error:  # wherever it is found out, the part is what to replace
+            said = str(error)
+            raise BadBackup(said if part.file in said else f"{part.file}: {said}") from None
         done += part.bytes
         progress(done, total)
     return surveying.found

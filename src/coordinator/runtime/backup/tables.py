@@ -47,6 +47,8 @@ DERIVED: Final = (
     USAGE,
     # Content that is about to go: a restore does not bring it.
     "blob_removals",
+    # Log-outs of the last hours: a restore would lack the latest ones anyway.
+    "ended_sessions",
 )
 _TEXT, _NUMBER = (str,), (int,)
 _READ: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from coordinator.runtime.settings import BadSettings
+from coordinator.runtime.settings import BadSettings, Settings
 
 LOOK_SECONDS = 5.0
 
@@ -76,3 +76,10 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return f"not a certificate and its key in PEM ({error.reason or error})"
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def certificate_of(settings: Settings) -> Certificate | None:
+    """The certificate of the settings; None for plain HTTP. Raises BadSettings."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return Certificate(settings.tls_cert_file, settings.tls_key_file)

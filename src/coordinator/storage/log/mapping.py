@@ -6,7 +6,7 @@ Reading validates strictly: an event that the domain would not write is an error
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from coordinator.application.ports import (
     Recorded,
     StoredPayload,
 )
+from coordinator.domain.account import CARRIED_EVERY, AccountCarried
 from coordinator.domain.job import is_job_event
 from coordinator.domain.messages import Event
 from coordinator.domain.registry import EVENTS
@@ -136,6 +137,23 @@ def by_stream(rows: Iterable[StoredRow]) -> dict[UUID, list[Recorded]]:
     for recorded in to_recorded(rows):
         streams.setdefault(recorded.stream, []).append(recorded)
     return streams
+
+
+def whole_from(
+    first: list[Recorded], version: int, later: Callable[[UUID, int], list[Recorded]]
+) -> list[Recorded]:
+    """The events of a long stream that its state needs: from the newest one on that carries all of it.
+
+    `first`: those before version CARRIED_EVERY; `version`: the last one; `later(stream, version)` reads the
+    events from a version on. Streams without such events are read as a whole.
+    """
+    stream, newest = first[0].stream, version - version % CARRIED_EVERY
+    if not newest:
+        return first
+    events = later(stream, newest)
+    if isinstance(events[0].event, AccountCarried):
+        return events
+    return first + (events if newest == CARRIED_EVERY else later(stream, CARRIED_EVERY))
 
 
 def client_mark(client: str) -> bytes:

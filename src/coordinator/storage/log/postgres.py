@@ -22,6 +22,7 @@ from coordinator.application.ports import (
     StoredPayload,
     VersionConflict,
 )
+from coordinator.domain.account import CARRIED_EVERY
 from coordinator.storage.connections.postgres_pool import CHECKOUT_SECONDS
 from coordinator.storage.log.head_position import HeadPosition
 from coordinator.storage.log.listener import Listener
@@ -33,6 +34,7 @@ from coordinator.storage.log.mapping import (
     to_appended,
     to_columns,
     to_recorded,
+    whole_from,
 )
 from coordinator.storage.log.postgres_recorder import PostgresLogDatastore, PostgresRecorder
 
@@ -56,7 +58,12 @@ _READ_TOPICS: LiteralString = (
 )
 _LOAD: LiteralString = (
     "SELECT notification_id, originator_id, originator_version, topic, state, metadata FROM stored_events "
-    "WHERE originator_id = ANY(%s::uuid[]) ORDER BY originator_id, originator_version"
+    "WHERE originator_id = ANY(%s::uuid[]) AND originator_version < %s "
+    "ORDER BY originator_id, originator_version"
+)
+_LOAD_LATER: LiteralString = (
+    "SELECT notification_id, originator_id, originator_version, topic, state, metadata FROM stored_events "
+    "WHERE originator_id = %s AND originator_version >= %s ORDER BY originator_version"
 )
 # Reads the end of the index once per stream instead of all its events.
 _VERSIONS: LiteralString = (
@@ -93,7 +100,14 @@ class PostgresEventLog:
         return to_appended(previous, positions, events, columns)
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
-        return by_stream(self._select(_LOAD, list(streams)))
+        found = by_stream(self._select(_LOAD, list(streams), CARRIED_EVERY))
+        for stream, events in found.items():
+            if len(events) == CARRIED_EVERY - 1:
+                found[stream] = whole_from(events, self.versions([stream])[stream], self._later)
+        return found
+
+    def _later(self, stream: UUID, version: int) -> list[Recorded]:
+        return to_recorded(self._select(_LOAD_LATER, stream, version))
 
     def versions(self, streams: Collection[UUID]) -> dict[UUID, int]:
         return dict(self._select(_VERSIONS, list(streams)))

@@ -22,6 +22,7 @@ from coordinator.application.ports import (
     StoredPayload,
     VersionConflict,
 )
+from coordinator.domain.account import CARRIED_EVERY
 from coordinator.storage.connections.sqlite_file import SqliteFile
 from coordinator.storage.log.head_position import HeadPosition
 from coordinator.storage.log.mapping import (
@@ -36,6 +37,7 @@ from coordinator.storage.log.mapping import (
     to_appended,
     to_columns,
     to_recorded,
+    whole_from,
 )
 
 POLL_SECONDS = 0.5  # for appends by other processes; this one's are signalled
@@ -79,7 +81,12 @@ _READ_OF = (
 # json_each takes any number of ids as one parameter.
 _LOAD = (
     "SELECT rowid, originator_id, originator_version, topic, state, metadata FROM stored_events "
-    "WHERE originator_id IN (SELECT value FROM json_each(?)) ORDER BY originator_id, originator_version"
+    "WHERE originator_id IN (SELECT value FROM json_each(?)) AND originator_version < ? "
+    "ORDER BY originator_id, originator_version"
+)
+_LOAD_LATER = (
+    "SELECT rowid, originator_id, originator_version, topic, state, metadata FROM stored_events "
+    "WHERE originator_id = ? AND originator_version >= ? ORDER BY originator_version"
 )
 _VERSIONS = (
     "SELECT value, "
@@ -174,7 +181,14 @@ class SqliteEventLog:
         return to_appended(previous, positions, events, columns)
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
-        return by_stream(self._rows(_LOAD, _hexes(streams)))
+        found = by_stream(self._rows(_LOAD, _hexes(streams), CARRIED_EVERY))
+        for stream, events in found.items():
+            if len(events) == CARRIED_EVERY - 1:
+                found[stream] = whole_from(events, self.versions([stream])[stream], self._later)
+        return found
+
+    def _later(self, stream: UUID, version: int) -> list[Recorded]:
+        return to_recorded(self._rows(_LOAD_LATER, stream.hex, version))
 
     def versions(self, streams: Collection[UUID]) -> dict[UUID, int]:
         with self._file.reading() as connection:

@@ -38,6 +38,7 @@ from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import STATE_NAMES, Completed, JobState, is_final
 from coordinator.domain.job.price import in_micros
+from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Command, Millis, principal_of
 from coordinator.wire.answers import Refused
 
@@ -86,7 +87,9 @@ class AccountCommands(Handler[Details]):
             case AccountSettle():
                 job = await self._ended(command.job_id)
                 parties = () if job is None else (job.client, *((job.miner, FEES) if job.miner else ()))
-                return self._prepared(intent, payment_stream(command.job_id), job, *parties)
+                # A job is settled twice after a crash alone: the log's conflict reveals it then.
+                settle = self._prepared(intent, payment_stream(command.job_id), job, *parties)
+                return settle._replace(assume_new=True)
             case AccountDispute() | AccountDismiss() | AccountRefund():
                 stream = payment_stream(command.job_id)
                 payment = await self._payment(stream)
@@ -127,7 +130,14 @@ class AccountCommands(Handler[Details]):
             return EndedJob(job_id, job.client, held)
         done = state.completed
         return EndedJob(
-            job_id, job.client, held, principal_of(done.miner_id), in_micros(done.price), done.attempt
+            job_id,
+            job.client,
+            held,
+            principal_of(done.miner_id),
+            in_micros(done.price),
+            done.attempt,
+            done.units,
+            UNIT_TYPES[job.unit],
         )
 
     async def _payment(self, stream: UUID) -> PaymentState:

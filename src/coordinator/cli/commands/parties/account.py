@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,16 +10,18 @@ import typer
 from coordinator.cli.errors import usage
 from coordinator.cli.options import Json, Key, Url, job_id, talk
 from coordinator.runtime import terminal
+from coordinator.wire.amounts import micros_of, units
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
 
 app = typer.Typer(
-    help="Money: show, list, statement, deposit, withdraw, dispute, refund, dismiss.", no_args_is_help=True
+    help="Money: show, list, services, statement, deposit, withdraw, dispute, refund, dismiss.",
+    no_args_is_help=True,
 )
 
-_AMOUNT = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?")
-_MILLION = 1_000_000
+BAR_WIDTH = 20
+_PARTS = ("available", "held", "pending", "disputed", "balance")
 OtherParty = Annotated[
     str | None, typer.Argument(metavar="[PARTY]", help="Another name, for admins; else your key's own.")
 ]
@@ -47,10 +47,8 @@ def show(party: OtherParty = None, url: Url = None, api_key: Key = None, as_json
     if as_json:
         terminal.document(found)
         return
-    names = ("balance", "available", "held", "pending", "disputed")
-    terminal.fields(
-        {"party": found["party"], "unit": found["unit"], **{name: units(found[name]) for name in names}}
-    )
+    shown = {"party": found["party"], "unit": found["unit"]}
+    terminal.fields(shown | {name: units(found[name]) for name in _PARTS})
 
 
 @app.command("list")
@@ -64,9 +62,38 @@ def list_accounts(url: Url = None, api_key: Key = None, as_json: Json = False) -
     if as_json:
         terminal.document({"items": found, "next_cursor": None})
         return
-    names = ("balance", "available", "held", "pending", "disputed")
-    rows = [[item["party"], *(units(item[name]) for name in names)] for item in found]
-    terminal.table(["PARTY", *(name.upper() for name in names)], rows, "No accounts.")
+    rows = [[item["party"], *(units(item[name]) for name in _PARTS)] for item in found]
+    columns = [name.upper() for name in _PARTS]
+    terminal.table(["PARTY", *columns], rows, "No accounts.", columns)
+
+
+@app.command()
+def services(
+    party: OtherParty = None,
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days of UTC, today included.")] = 30,
+    url: Url = None,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Show what was spent and earned on which service."""
+
+    async def work(client: AsyncCoordinator) -> dict[str, Any]:
+        return await client.accounts.services(party, days=days)
+
+    found = talk(url, api_key, "client" if party is None else "admin", work)
+    if as_json:
+        terminal.document(found)
+        return
+    rows = []
+    for side in ("spent", "earned"):
+        whole = sum(max(0, line["amount"]) for line in found[side])
+        for line in found[side]:
+            amount = line["amount"]
+            rows.append(
+                [side, line["service"] or "unknown", line["jobs"], units(amount), _bar(amount, whole)]
+            )
+    columns = ["SIDE", "SERVICE", "JOBS", "AMOUNT", "SHARE"]
+    terminal.table(columns, rows, f"Nothing was paid in {days} days.", ["JOBS", "AMOUNT"])
 
 
 @app.command()
@@ -87,14 +114,23 @@ def statement(
     if as_json:
         terminal.document(found)
         return
-    rows = [[found["from"], "opening", "", units(found["opening"]), ""]]
+    rows = [[found["from"], "opening", "", units(found["opening"]), "", ""]]
     rows += [
-        [line["at"], line["kind"], units(line["amount"]), units(line["balance"]), line["job_id"] or ""]
+        [
+            line["at"],
+            line["kind"],
+            units(line["amount"]),
+            units(line["balance"]),
+            f"{line['units']} {line['unit_type']}" if line["units"] else "",
+            line["job_id"] or "",
+        ]
         for line in found["lines"]
     ]
-    rows.append([found["to"], "closing", "", units(found["closing"]), ""])
-    rows += [[hold["held_at"], "hold", units(hold["amount"]), "", hold["job_id"]] for hold in found["holds"]]
-    terminal.table(["AT", "KIND", "AMOUNT", "BALANCE", "JOB"], rows, "")
+    rows.append([found["to"], "closing", "", units(found["closing"]), "", ""])
+    rows += [
+        [hold["held_at"], "hold", units(hold["amount"]), "", "", hold["job_id"]] for hold in found["holds"]
+    ]
+    terminal.table(["AT", "KIND", "AMOUNT", "BALANCE", "PAID FOR", "JOB"], rows, "", ["AMOUNT", "BALANCE"])
 
 
 @app.command()
@@ -182,9 +218,8 @@ def _change(
 
 def _micros(text: str) -> int:
     """An amount in the unit as a whole number of its millionth."""
-    found = _AMOUNT.fullmatch(text)
-    micros = 0 if found is None else int(found[1]) * _MILLION + int((found[2] or "").ljust(6, "0"))
-    if micros == 0:
+    micros = micros_of(text)
+    if micros is None:
         raise usage(
             f"invalid amount {text!r}",
             "Write a positive number of units, such as 12.5, with six decimals at most.",
@@ -192,6 +227,6 @@ def _micros(text: str) -> int:
     return micros
 
 
-def units(micros: int) -> str:
-    """A whole number of millionths as a number of units."""
-    return format(Decimal(micros).scaleb(-6), "f")
+def _bar(part: int, whole: int) -> str:
+    filled = max(0, min(BAR_WIDTH, round(BAR_WIDTH * part / whole))) if whole > 0 else 0
+    return "[" + "#" * filled + "." * (BAR_WIDTH - filled) + "]"

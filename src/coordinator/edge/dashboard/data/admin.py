@@ -9,13 +9,13 @@ from uuid import UUID
 
 import structlog
 
-from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import DeadLetter, Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
 from coordinator.domain.messages import NAME, Command
 from coordinator.edge.context import EdgeContext, ShownSetting
 from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.dashboard.form_fields import command_of_form
 from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.keys import KeyView
@@ -126,7 +126,7 @@ async def keys(
 async def create_key(context: EdgeContext, viewer: Viewer, fields: dict[str, Any]) -> ShownSecret:
     """Create a key: the fields of `key.create`. Raises Refusal."""
     viewer.require_admin("create keys")
-    return await _secret(context, viewer, parse_command(KeyCreate.topic, fields))
+    return await _secret(context, viewer, command_of_form(KeyCreate.topic, fields))
 
 
 async def rotate_key(
@@ -135,13 +135,13 @@ async def rotate_key(
     """Give a key a new secret. Raises Refusal."""
     viewer.require_admin("rotate keys")
     fields = {"key_id": str(key_id), "grace_seconds": grace_seconds}
-    return await _secret(context, viewer, parse_command(KeyRotate.topic, fields))
+    return await _secret(context, viewer, command_of_form(KeyRotate.topic, fields))
 
 
 async def revoke_key(context: EdgeContext, viewer: Viewer, key_id: UUID, reason: str = "") -> int:
     """End a key for good; the position of the effect. Raises Refusal."""
     viewer.require_admin("revoke keys")
-    command = parse_command(KeyRevoke.topic, {"key_id": str(key_id), "reason": reason})
+    command = command_of_form(KeyRevoke.topic, {"key_id": str(key_id), "reason": reason})
     return accepted(await decide(context, Intent(command, viewer.principal))).position
 
 

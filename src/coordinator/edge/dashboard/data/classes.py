@@ -91,9 +91,9 @@ async def _load(context: EdgeContext) -> ClassesAndProfiles:
 
 async def _class(context: EdgeContext, row: QueuedClassRow) -> ClassLine:
     needs = Needs.model_validate_json(row.constraints_json)
-    wants = Constraints(**needs.model_dump(exclude={"list_price"}))
+    wants = Constraints(**needs.model_dump(exclude={"list_price", "unit"}))
     report, oldest_at = await asyncio.gather(
-        context.miners.report(row.service, wants, needs.list_price),
+        context.miners.report(row.service, wants, needs.list_price, needs.unit),
         context.reads.class_oldest(row.job_class, row.oldest),
     )
     sentence, _ = reasons_to_wait(report, QueuedFacts(expires_in=0))

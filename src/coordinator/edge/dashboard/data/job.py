@@ -105,6 +105,8 @@ class JobStory:
     result: ResultView
     constraints: dict[str, Any]
     list_price: str
+    unit: str
+    """Of the list price."""
     timeout_seconds: int
     trace_id: str | None
     request: dict[str, Any] | None
@@ -170,6 +172,7 @@ async def story(context: EdgeContext, viewer: Viewer, job_id: UUID) -> JobStory:
         result=result,
         constraints=submitted.constraints.model_dump(mode="json", exclude_defaults=True),
         list_price=submitted.list_price,
+        unit=submitted.unit or "second",
         timeout_seconds=submitted.timeout_seconds,
         trace_id=None if trace is None else trace.split("-")[1],
         request=request,

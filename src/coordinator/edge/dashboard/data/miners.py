@@ -19,6 +19,7 @@ from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.classes import gpu_texts
 from coordinator.edge.dashboard.data.job import ReasonLine, found_job
 from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.dashboard.form_fields import command_of_form
 from coordinator.edge.http.commands import accepted, checked_miner_id, decide
 from coordinator.edge.http.reads.listing import MINER_CURSOR
 from coordinator.edge.http.reads.matching import match_of_miner
@@ -187,9 +188,7 @@ async def release(
 def _standing(
     kind: type[StandingQuarantine | StandingRelease], principal: str, service: str | None, reason: str
 ) -> Command:
-    from coordinator.application.commands.parsing import parse_command
-
-    return parse_command(kind.topic, {"principal": principal, "service": service or None, "reason": reason})
+    return command_of_form(kind.topic, {"principal": principal, "service": service or None, "reason": reason})
 
 
 async def _send(context: EdgeContext, viewer: Viewer, command: Command) -> int:

@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from coordinator.application.figures.attention import (
+    MAX_COUNTED,
     Attention,
     AttentionFacts,
     BlockedClass,
@@ -29,6 +30,7 @@ from coordinator.edge.dashboard.data import classes
 from coordinator.edge.dashboard.data.jobs import StateCount, states
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.http.reads.matching import match_of_job
+from coordinator.edge.state.tables.money import UnsettledRow
 from coordinator.edge.state.threads import in_thread
 
 __all__ = [
@@ -151,6 +153,9 @@ async def _of_all(context: EdgeContext, viewer: Viewer) -> Overview:
         doubted=slow.doubted,
         dead_letters=slow.dead_letters,
         disk=slow.disk,
+        disputes=slow.disputes,
+        unsettled=slow.unsettled,
+        unsettled_at=slow.unsettled_at,
         queued=0 if backlog is None else backlog.queued,
         oldest_at=None if backlog is None else backlog.oldest_at,
         checkpoint_at=None if metrics.proof is None else metrics.proof.signed_at,
@@ -215,14 +220,28 @@ async def _slow_facts(context: EdgeContext, viewer: Viewer) -> AttentionFacts:
         for line in lines.classes
         if line.blocked
     ]
+    disputes, unsettled = await _money(context)
     return AttentionFacts(
         now=_now(),
         parts={},
         blocked=blocked,
+        disputes=disputes,
+        unsettled=unsettled.jobs,
+        unsettled_at=unsettled.ended_at,
         doubted=[DoubtedMiners(*row) for row in doubted],
         disk=disk,
         dead_letters=dead,
     )
+
+
+async def _money(context: EdgeContext) -> tuple[int, UnsettledRow]:
+    """The number of open disputes, and what is not settled; nothing is asked where no accounts are kept."""
+    if context.settings.settlement == "off":
+        return 0, UnsettledRow(0, None)
+    disputes, unsettled = await asyncio.gather(
+        context.money_reads.disputes(MAX_COUNTED), context.money_reads.unsettled(MAX_COUNTED)
+    )
+    return len(disputes), unsettled
 
 
 async def _dead_letters(context: EdgeContext) -> int | None:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Final, get_args
 from uuid import UUID
 
-from coordinator.application.commands.parsing import parse_command
 from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import NAME, Command, Millis, Role
 from coordinator.domain.webhook import WebhookReplay, WebhookTest, callbacks_stream, not_found
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.dashboard.form_fields import command_of_form
 from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.webhooks import DeliveryState
@@ -132,7 +132,9 @@ async def log_of(
 async def test(context: EdgeContext, viewer: Viewer, webhook_id: str) -> int:
     """Send a test message; the position of the effect. Raises Refusal."""
     webhook = await _seen(context, viewer, webhook_id)
-    return await _send(context, viewer, parse_command(WebhookTest.topic, {"webhook_id": webhook.webhook_id}))
+    return await _send(
+        context, viewer, command_of_form(WebhookTest.topic, {"webhook_id": webhook.webhook_id})
+    )
 
 
 async def replay(context: EdgeContext, viewer: Viewer, webhook_id: str, delivery_id: str) -> int:
@@ -143,7 +145,7 @@ async def replay(context: EdgeContext, viewer: Viewer, webhook_id: str, delivery
         else (await _seen(context, viewer, webhook_id)).webhook_id
     )
     fields = {"webhook_id": stream, "deliveries": [delivery_id]}
-    return await _send(context, viewer, parse_command(WebhookReplay.topic, fields))
+    return await _send(context, viewer, command_of_form(WebhookReplay.topic, fields))
 
 
 async def _seen(context: EdgeContext, viewer: Viewer, webhook_id: str) -> WebhookRow:

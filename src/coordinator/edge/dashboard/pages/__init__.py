@@ -19,6 +19,7 @@ from coordinator.edge.dashboard.pages import (
     services,
     webhooks,
 )
+from coordinator.edge.dashboard.pages.money import books, own
 
 ROUTERS: Final = (
     overview.router,
@@ -29,6 +30,8 @@ ROUTERS: Final = (
     miners.router,
     classes.router,
     services.router,
+    own.router,
+    books.router,
     webhooks.router,
     audit.router,
     admin.router,

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from coordinator.edge.context import Context
 from coordinator.edge.dashboard.routing import page_router
 from coordinator.edge.dashboard.sign_in import Visited
+from coordinator.edge.http.byte_ranges import part_or_whole
 from coordinator.edge.http.reads.reading import Position
 from coordinator.edge.routes import blobs, results
 from coordinator.edge.routes.proof import passports
@@ -52,6 +53,7 @@ async def get_passport(context: Context, visitor: Visited, position: Position, j
 
 @router.get("/jobs/{job_id}/files/{sha256}")
 async def get_file(
+    request: Request,
     context: Context,
     visitor: Visited,
     job_id: UUID,
@@ -59,14 +61,17 @@ async def get_file(
     shown: Annotated[Literal["", "image", "audio", "video"], Query(alias="as")] = "",
 ) -> Response:
     """A file of its payload or result: to be shown as what it is said to be, or to be kept."""
-    answer = await blobs.get_blob(context, visitor.principal, job_id, sha256)
-    answer.headers["Content-Security-Policy"] = POLICY
-    if shown:
+    if not shown:
+        answer = await blobs.get_blob(context, visitor.principal, job_id, sha256)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{sha256[:16]}"'
+    else:
+        info = await blobs.readable_blob(context, visitor.principal, job_id, sha256)
+        answer = await part_or_whole(request, context, visitor.principal, info)
         answer.headers["Content-Type"] = SHOWN_AS[shown]
         answer.headers["Content-Disposition"] = "inline"
-        answer.headers["Cache-Control"] = "private, max-age=3600"
-    else:
-        answer.headers["Content-Disposition"] = f'attachment; filename="{sha256[:16]}"'
+    answer.headers["Content-Security-Policy"] = POLICY
+    # Kept nowhere: an erasure counts for browsers, too.
+    answer.headers["Cache-Control"] = "private, no-store"
     return answer
 
 

@@ -14,12 +14,12 @@ from coordinator.edge.dashboard.rendering import render
 from coordinator.edge.dashboard.routing import LOG_IN_PATH, base_of, page_router, redirect
 from coordinator.edge.dashboard.sign_in import (
     FORM_FIELD,
-    ROLES,
     check_origin,
     form_of,
     give_log_in_id,
     give_session,
     log_in_id_of,
+    roles_of,
     sessions_of,
     signed_in,
     take_session,
@@ -72,8 +72,9 @@ async def log_in(request: Request, context: Context) -> Response:
         if context.rates is not None:
             await context.rates.failures(address, name, count=True)
         return _form(request, context, path, problem.detail, 401)
+    roles = roles_of(context)
     grants = sorted(
-        (g for g in grants if g.principal.role in ROLES), key=lambda g: ROLES.index(g.principal.role)
+        (g for g in grants if g.principal.role in roles), key=lambda g: roles.index(g.principal.role)
     )
     if not grants:
         return _form(request, context, path, _ROLE_REFUSED, 403)
@@ -105,6 +106,7 @@ async def log_out(request: Request, context: Context) -> Response:
         if not sessions_of(context).is_form_token(visitor.session.id, token):
             raise Problem(Code.FORBIDDEN, "this form is of another session; load the page again")
         sessions_of(context).end(visitor.session)
+        await context.ended_sessions.add(visitor.session.id, visitor.session.expires_at)
     take_session(request, context, answer)
     return answer
 

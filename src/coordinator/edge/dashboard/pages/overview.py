@@ -15,8 +15,8 @@ from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import broadcasts_of, live_answer
 from coordinator.edge.dashboard.pages.log_in import follow_link
 from coordinator.edge.dashboard.rendering import part, render
-from coordinator.edge.dashboard.routing import base_of, page_router
-from coordinator.edge.dashboard.sign_in import Visited, Visitor, visitor_of
+from coordinator.edge.dashboard.routing import base_of, page_router, redirect
+from coordinator.edge.dashboard.sign_in import PAID_ROLE, Visited, Visitor, anybody_of
 
 router = page_router()
 
@@ -32,7 +32,9 @@ async def show_overview(request: Request, context: Context, token: str = "") -> 
     """The page; with `token`, the link that `coordinator dev` prints."""
     if token:
         return await follow_link(request, context, token)
-    visitor = await visitor_of(request, context)
+    visitor = await anybody_of(request, context)
+    if visitor.role == PAID_ROLE:
+        return redirect(request, "/earnings")
     parts = await broadcasts_of(request).newest(_source(context, visitor, base_of(request)))
     html = render(
         "overview.html",

@@ -5,30 +5,38 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic_core import from_json
+from starlette.responses import Response
 
 from coordinator.application.commands.parsing import parse_command
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.receipt import receipt_id
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit, no_service
-from coordinator.domain.job.price import max_units, most
-from coordinator.domain.matching.needs import wanted
+from coordinator.domain.job.price import most
+from coordinator.domain.job.terms import terms_of
+from coordinator.domain.matching.needs import asked_price, wanted
+from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Millis
 from coordinator.domain.service import RegisteredService, ServiceSpec
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.reads.reading import POSITION_HEADER
 from coordinator.edge.models.parties.accounts import (
+    AccountServices,
     AccountView,
     EntryView,
     HoldView,
     PriceView,
     QuoteView,
+    ServiceAmount,
     Statement,
 )
 
 STATEMENT: Final = b"coordinator statement 1\n"
+DAY_MILLIS: Final = 86_400_000
 MAX_LINES: Final = 10_000
 """Entries in one statement."""
 _COLUMNS: Final = (
@@ -41,6 +49,8 @@ _COLUMNS: Final = (
     "receipt_id",
     "available_at",
     "disputed",
+    "units",
+    "unit_type",
     "posting",
     "reason",
 )
@@ -59,14 +69,16 @@ def now() -> Millis:
 def account_view(context: EdgeContext, party: str, row: dict[str, Any] | None) -> AccountView:
     """An account; one without a row has nothing."""
     found = row or {"balance": 0, "held": 0, "disputed": 0, "pending": 0, "position": 0}
-    taken = found["held"] + found["disputed"] + found["pending"]
+    free = found["balance"] - found["held"] - found["disputed"]
+    # A credit that was spent is not pending again for a clock that was set back.
+    pending = max(0, min(found["pending"], free))
     return AccountView(
         party=party,
         unit=context.settings.money_unit,
         balance=found["balance"],
-        available=found["balance"] - taken,
+        available=free - pending,
         held=found["held"],
-        pending=found["pending"],
+        pending=pending,
         disputed=found["disputed"],
         position=found["position"],
     )
@@ -86,7 +98,34 @@ def entry_view(row: dict[str, Any]) -> EntryView:
         available_at=row["available_at"],
         disputed=bool(row["disputed"]),
         reason=row["reason"],
+        units=row["units"],
+        unit_type=row["unit_type"],
     )
+
+
+async def services_of(context: EdgeContext, party: str, days: int) -> AccountServices:
+    """What an account spent and earned on which service, in so many days of UTC, today included."""
+    since = (now() // DAY_MILLIS - days + 1) * DAY_MILLIS
+    rows = await context.money_reads.by_day(party, since)
+    return AccountServices.model_validate(
+        {
+            "party": party,
+            "unit": context.settings.money_unit,
+            "from": since,
+            "spent": amounts((row.service, row.spent, row.paid_jobs) for row in rows),
+            "earned": amounts((row.service, row.earned, row.credited_jobs) for row in rows),
+        }
+    )
+
+
+def amounts(rows: Iterable[tuple[str, int, int]]) -> list[ServiceAmount]:
+    """The sums of these amounts and numbers of jobs by service, the greatest first."""
+    found: dict[str, tuple[int, int]] = {}
+    for service, amount, jobs in rows:
+        before = found.get(service, (0, 0))
+        found[service] = before[0] + amount, before[1] + jobs
+    lines = [ServiceAmount(service=s, amount=a, jobs=j) for s, (a, j) in found.items() if a or j]
+    return sorted(lines, key=lambda line: (-line.amount, line.service))
 
 
 async def statement_of(
@@ -116,6 +155,16 @@ async def statement_of(
     )
     document = unsigned.model_dump(mode="json", by_alias=True, exclude={"signature"})
     return unsigned.model_copy(update={"signature": context.sign(STATEMENT + canonical_json(document))})
+
+
+def statement_answer(statement: Statement, form: str, position: int) -> Response:
+    """The statement as a document, or as a table, which is not signed."""
+    if form == "csv":
+        name = f'attachment; filename="statement-{statement.party.lstrip("@")}.csv"'
+        return Response(as_csv(statement), 200, {"Content-Disposition": name}, "text/csv")
+    return Response(
+        statement.model_dump_json(by_alias=True), 200, {POSITION_HEADER: str(position)}, "application/json"
+    )
 
 
 def as_csv(statement: Statement) -> str:
@@ -153,26 +202,26 @@ async def quote_of(context: EdgeContext, fields: dict[str, Any]) -> QuoteView:
     fault = context.payload_schemas.check(RegisteredService(spec, row.version), command.payload)
     if fault is not None:
         raise fault
-    list_price, units = spec.list_price(), max_units(spec, command.payload)
-    wants = wanted(service, command.constraints, list_price)
-    limit = list_price if wants.constraints.max_price is None else wants.constraints.max_price
-    report = await context.miners.report(service, wants.constraints, list_price)
+    wants = wanted(service, command.constraints, *spec.price())
+    terms = terms_of(spec, command.payload, wants.constraints.max_price)
+    at_most = terms.at_most(command.budget)
+    report = await context.miners.report(service, wants.constraints, *spec.price())
     found: dict[str, int] = {}
     for profile in report.fitting:
         if miners := profile.found(service):
-            price = list_price if profile.capabilities.price is None else profile.capabilities.price
+            price = asked_price(profile.capabilities, terms.unit) or terms.list_price
             found[price] = found.get(price, 0) + miners
-    at_most = command.budget or most(limit, units)
     prices = [
-        PriceView(unit_price=price, miners=miners, at_most=min(at_most, most(price, units)))
+        PriceView(unit_price=price, miners=miners, at_most=min(at_most, most(price, terms.max_units)))
         for price, miners in found.items()
     ]
     return QuoteView(
         service=service,
         unit=context.settings.money_unit,
-        max_units=units,
-        list_price=list_price,
-        price_limit=limit,
+        unit_type=UNIT_TYPES[terms.unit],
+        max_units=terms.max_units if terms.bounded else None,
+        list_price=terms.list_price,
+        price_limit=terms.price_limit,
         at_most=at_most,
         miners=sorted(prices, key=lambda price: (price.at_most, price.unit_price)),
     )

@@ -70,7 +70,9 @@ async def match_of_job(context: EdgeContext, principal: Principal, job_id: UUID)
     state: JobStateName = [after for _, e in events if (after := state_after(e)) is not None][-1]
     report = None
     if state == "QUEUED":
-        report = await context.miners.report(submitted.service, submitted.constraints, submitted.list_price)
+        report = await context.miners.report(
+            submitted.service, submitted.constraints, submitted.list_price, submitted.unit
+        )
     admin = principal.role in READS_ALL
     if report is not None:
         facts = await _queued_facts(context, submitted, events)

@@ -50,11 +50,36 @@ class EntryView(View):
     """The end of the time in which a credit may be disputed; null if it is available at once."""
     disputed: bool
     reason: str
+    units: str | None
+    """The number of units in the receipt."""
+    unit_type: str | None
+    """Their name in the receipt, such as `gpu_seconds` or `images`."""
 
 
 class EntryPage(View):
     items: list[EntryView]
     next_cursor: str | None
+
+
+class ServiceAmount(View):
+    """The payments for one service, less their refunds."""
+
+    service: str
+    """Empty for jobs that are no longer known."""
+    amount: int
+    jobs: int
+
+
+class AccountServices(View):
+    """What an account spent and earned on which service."""
+
+    party: str
+    unit: str
+    since: Moment = Field(alias="from")
+    """The begin of the first day, of UTC."""
+    spent: list[ServiceAmount]
+    """The greatest first."""
+    earned: list[ServiceAmount]
 
 
 class HoldView(View):
@@ -116,12 +141,15 @@ class QuoteView(View):
 
     service: str
     unit: str
-    max_units: str
-    """The most seconds of work that are billed."""
+    """The name of the unit of money."""
+    unit_type: str
+    """The name of what is billed, as in the receipt: `gpu_seconds`, `images`, …"""
+    max_units: str | None
+    """The most of them that are billed; null if the payload does not tell, and the job needs a budget."""
     list_price: str
-    """Of one second."""
+    """Of one of them."""
     price_limit: str
-    """The most that one second may cost: `max_price`, or the list price."""
+    """The most that one of them may cost: `max_price`, or the list price."""
     at_most: int
     """What a submit sets aside where accounts are kept; a miner is paid this at most."""
     miners: list[PriceView]

@@ -232,6 +232,7 @@ class Verification {
       result_digest: completed.result_digest,
       started_at_ms: completed.statement.started_at_ms,
       completed_at_ms: completed.statement.completed_at_ms,
+      units: completed.statement.units ?? null,
     };
   }
 
@@ -265,7 +266,7 @@ class Verification {
       provider: completed.miner_id,
       client: submitted.client,
       units: completed.units,
-      unit_type: "gpu_seconds",
+      unit_type: unitType(submitted.unit ?? null),
       price: completed.price,
       started_at: Math.floor(completed.started_at / 1000),
       completed_at: Math.floor(completed.completed_at / 1000),

@@ -21,6 +21,7 @@ class Life {
   #attempt = 1;
   #charged = 0;
   #queuedAt = 0;
+  #shows = false;
   #phase = "new";
 
   submitted = null;
@@ -115,8 +116,11 @@ class Life {
     const spec = this.#services.get(JSON.stringify([facts.service, facts.service_version]));
     must(spec !== undefined, `no version ${facts.service_version} of ${facts.service} was registered before`);
     equal(facts.timeout_seconds, spec.timeout_seconds, "the time limit of the service");
-    equal(facts.list_price, pricePerSecond(spec.pricing), "the list price of the service");
-    must(isAtMost(facts.max_units, String(facts.timeout_seconds)), "the limit of units exceeds the time limit");
+    const unit = facts.unit ?? null;
+    equal([facts.list_price, unit], priceOf(spec.pricing), "the list price of the service, and its unit");
+    const most = unit === null ? String(facts.timeout_seconds) : "1000000000";
+    must(isAtMost(facts.max_units, most), "the limit of units is too high");
+    this.#shows = (spec.pricing.shown ?? []).length > 0;
     this.submitted = facts;
     this.#phase = "queued";
     this.#queuedAt = facts.at;
@@ -130,7 +134,10 @@ class Life {
     const session = this.#sessions.get(JSON.stringify([facts.miner_id, facts.session_id]));
     must(session !== undefined, `the session ${facts.session_id} of ${facts.miner_id} was never registered`);
     equal(facts.miner_key, session.public_key, "the session's key");
-    equal(facts.unit_price, session.capabilities.price ?? submitted.list_price, "the price of a unit");
+    const { price, prices } = session.capabilities;
+    const own = (prices ?? []).find((one) => one.unit === submitted.unit)?.amount;
+    const asked = (submitted.unit ?? null) === null ? price : own;
+    equal(facts.unit_price, asked ?? submitted.list_price, "the price of a unit");
     const limit = submitted.constraints.max_price ?? submitted.list_price;
     must(isAtMost(facts.unit_price, limit), "the price of a unit exceeds the client's limit");
     this.#phase = "started";
@@ -186,6 +193,7 @@ class Life {
     this.#isHeldBy("job.completed.v1", facts);
     const { at, statement } = facts;
     const stated = ["completed_at_ms", "signature", "started_at_ms"];
+    if (statement.units !== undefined) stated.push("units");
     equal(Object.keys(statement).sort(), stated, "the members of the statement");
     const said = [statement.started_at_ms, statement.completed_at_ms];
     must(said.every(Number.isSafeInteger), "the statement has no times");
@@ -197,12 +205,18 @@ class Life {
     });
     const paid = JSON.stringify([facts.started_at, facts.completed_at]);
     must(times.includes(paid), `the paid time is the stated time within the lease: ${times[0]}, found ${paid}`);
-    const owed = billed(
-      facts.completed_at - facts.started_at,
-      this.#start.unit_price,
-      this.submitted.max_units,
-    );
-    equal([facts.units, facts.price, facts.measured_units ?? null], owed, "the bill");
+    const { unit_price: price } = this.#start;
+    const { unit = null, max_units: limit } = this.submitted;
+    const shown = facts.shown_units ?? null;
+    let owed;
+    if (unit === null) {
+      owed = billed(facts.completed_at - facts.started_at, price, limit);
+    } else {
+      must(this.#shows === (shown !== null), "the units of the result are not counted as the service says");
+      must(isObject(statement.units) && Object.hasOwn(statement.units, unit), "the miner signed no number of units");
+      owed = counted(unit, statement.units[unit], shown, price, limit);
+    }
+    equal([facts.units, facts.price, facts.measured_units ?? null, shown], owed, "the bill");
     this.completed = facts;
   }
 }

@@ -25,8 +25,8 @@ const provenBy = ({ ok, note, logKey, trust, cosigners, passport, life, sorted, 
     told.push(
       `The miner ${completed.miner_id} signed with ${life.minerKey} that it made the result of digest ` +
         `${completed.result_digest} from the payload of digest ${submitted.payload_digest}.`,
-      `The receipt of ${completed.units} gpu_seconds for ${completed.price} follows from the events, and is signed ` +
-        `by ${receiptKey}${attestations.length > 0 ? `; attested by ${attestations.join(", ")}` : ""}.`,
+      `The receipt of ${completed.units} ${unitType(submitted.unit ?? null)} for ${completed.price} follows from the ` +
+        `events, and is signed by ${receiptKey}${attestations.length > 0 ? `; attested by ${attestations.join(", ")}` : ""}.`,
     );
   }
   for (const { name, detail } of checks)

@@ -1,15 +1,13 @@
 """Polling for work: a miner behind a firewall gets the offers that the broker would push to it.
 
 One poll: take an offer from the profile's queue, claim it on the miner's behalf, answer it. A miner that
-disconnects while it waits claims nothing, and its offer goes back.
+disconnects while it waits claims nothing, and its offer goes back. A poll that waits is told at once when its
+session ends or its miner is drained.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
@@ -23,14 +21,14 @@ from coordinator.application.dispatch.claims import (
     claiming_session,
     is_queued,
     release,
-    take_offer,
 )
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import MinerId, Role, SessionId
-from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.context import Context
 from coordinator.edge.http.bodies import read_object, request_body
 from coordinator.edge.http.commands import miner_of
 from coordinator.edge.http.credentials import Miner, grant_for, grants_of, unknown_key
+from coordinator.edge.http.disconnects import client_of
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.miners import PolledOffer, PolledOffers
@@ -86,32 +84,39 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
     # 1. The miner, and whether it may get work.
     asked = _parse(await read_object(request, context.limits))
     miner_id = miner_of(principal, asked.miner_id)
-    session = await claiming_session(context.gateway, miner_id, asked.session_id)
+    session = await claiming_session(context.gateway, miner_id, asked.session_id, context.known)
     grant = grant_for(grants_of(request), Role.MINER)
     # 2. Take and claim, until a claim is accepted or the time is up.
     until = time.monotonic() + asked.max_wait_seconds
     waiting = ParkedSession(miner_id, session.session_id)
-    async with _watching(request) as gone, _until_stop(context) as stopping:
+    polls, profile = context.parked_polls, session.registered.profile
+    async with client_of(request) as client:
         for _ in range(MAX_STALE_OFFERS):
             wait = max(0.0, until - time.monotonic())
-            with context.parked_polls.parked(waiting):
-                taken = await take_offer(context.queues, session.registered.profile, wait, gone, stopping)
+            taken = await polls.take(context.queues, profile, waiting, wait, client.on_gone)
             if taken is None:
+                if client.gone or polls.stopped or time.monotonic() >= until:
+                    break
+                # Its miner was drained, lost or registered again; any other event of it is no end.
+                await claiming_session(context.gateway, miner_id, session.session_id, context.known)
+                continue
+            if client.gone:
+                await taken.back()
                 break
             if not context.keyring.holds(grant):  # it was revoked meanwhile
                 await taken.back()
                 raise unknown_key()
-            if not await is_queued(context.gateway, taken):
+            if not await is_queued(context.gateway, taken, context.known):
                 await taken.done()
                 continue
             claimed = await claim(context.gateway, principal, session, taken)
             if claimed is None:
                 continue
             all_claimed = [(taken.offer, claimed)]
-            if asked.max_offers is not None and not gone.done():
-                more = context.queues.at_hand(session.registered.profile, asked.max_offers - 1)
+            if asked.max_offers is not None and not client.gone:
+                more = context.queues.at_hand(profile, asked.max_offers - 1)
                 all_claimed += await claim_more(context.gateway, principal, session, more)
-            if gone.done():
+            if client.gone:
                 for offer, _ in all_claimed:
                     await release(context.gateway, principal, session, offer)
                 break
@@ -138,30 +143,3 @@ def _parse(body: dict[str, Any]) -> Poll:
         return Poll.model_validate(body)
     except ValidationError as error:
         raise Refusal(Code.INVALID_PAYLOAD, describe_invalid(error)) from None
-
-
-@contextlib.asynccontextmanager
-async def _watching(request: Request) -> AsyncIterator[asyncio.Future[None]]:
-    """A future that is done once the client has disconnected. The body must have been read."""
-
-    async def listen() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    listening = asyncio.ensure_future(listen())
-    try:
-        yield listening
-    finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _until_stop(context: EdgeContext) -> AsyncIterator[asyncio.Future[Any]]:
-    """A future that is done once the server begins to stop."""
-    stopping = asyncio.ensure_future(context.stopping.wait())
-    try:
-        yield stopping
-    finally:
-        stopping.cancel()
-        await asyncio.gather(stopping, return_exceptions=True)

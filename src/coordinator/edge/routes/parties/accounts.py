@@ -31,6 +31,7 @@ from coordinator.edge.http.credentials import Admin, Anyone, Client
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads import accounts as reads
 from coordinator.edge.http.reads.reading import (
+    POSITION_HEADER,
     AtLeast,
     PageQuery,
     Position,
@@ -40,6 +41,7 @@ from coordinator.edge.http.reads.reading import (
 )
 from coordinator.edge.models.parties.accounts import (
     AccountPage,
+    AccountServices,
     AccountView,
     EntryPage,
     PaymentAnswer,
@@ -61,6 +63,7 @@ Party = Annotated[
         description=f"A name; or {FEES}, {OUTSIDE} or {SETTLEMENT}, the coordinator's own.",
     ),
 ]
+Days = Annotated[int, Query(ge=1, le=366, description="Days of UTC, today included.")]
 _OFF = refusals(Code.FORBIDDEN, Code.CONFLICT_STATE)
 
 
@@ -124,6 +127,19 @@ async def show_own_statement(
     context: Context, principal: Anyone, position: Position, query: Annotated[StatementQuery, Query()]
 ) -> Response:
     return await _statement(context, principal.name, query, position)
+
+
+@router.get(
+    "/accounts/me/services",
+    response_model=AccountServices,
+    summary="What your own account spent and earned on which service",
+    description="Payments, less the refunds of the period.",
+    responses=_OFF,
+)
+async def show_own_services(
+    context: Context, principal: Anyone, position: Position, days: Days = 30
+) -> Response:
+    return await _services(context, principal.name, days, position)
 
 
 @router.post(
@@ -213,6 +229,19 @@ async def show_statement(
     return await _statement(context, party, query, position)
 
 
+@router.get(
+    "/admin/accounts/{party}/services",
+    response_model=AccountServices,
+    summary="What an account spent and earned on which service",
+    description="As `/v1/accounts/me/services`, of any party.",
+    responses=_OFF,
+)
+async def show_account_services(
+    context: Context, _: Admin, position: Position, party: Party, days: Days = 30
+) -> Response:
+    return await _services(context, party, days, position)
+
+
 command_route(
     router,
     "POST",
@@ -292,11 +321,14 @@ async def _statement(context: EdgeContext, party: str, query: StatementQuery, po
     if since > until:
         raise Refusal(Code.INVALID_PAYLOAD, "from: must be before `to`, and not in the future")
     statement = await reads.statement_of(context, party, since, until, position)
-    if query.format == "csv":
-        name = f'attachment; filename="statement-{party.lstrip("@")}.csv"'
-        return Response(reads.as_csv(statement), 200, {"Content-Disposition": name}, "text/csv")
+    return reads.statement_answer(statement, query.format, position)
+
+
+async def _services(context: EdgeContext, party: str, days: int, position: int) -> Response:
+    reads.check_kept(context)
+    found = await reads.services_of(context, party, days)
     return Response(
-        statement.model_dump_json(by_alias=True), 200, {"X-Position": str(position)}, "application/json"
+        found.model_dump_json(by_alias=True), 200, {POSITION_HEADER: str(position)}, "application/json"
     )
 
 

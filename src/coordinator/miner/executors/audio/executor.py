@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.audio.arguments import (
     FORMATS,
     MUXER_OPTIONS,
@@ -30,6 +31,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
+from coordinator.miner.executors.counts import gigabytes, media_minutes
 from coordinator.miner.executors.ffmpeg.arguments import safe_input, threads_of
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.limits import Share
@@ -121,7 +123,11 @@ class AudioExecutor:
             warnings=[*settings.warnings, *stages.warnings][:MAX_WARNINGS] or None,
         )
         wall_ms = round((time.monotonic() - started) * 1000)
-        return Outcome(result.document(), {"wall_ms": wall_ms, "output_bytes": output["size"]})
+        units: dict[CountedUnit, int | str] = {
+            "media_minute": media_minutes(result.duration_seconds),
+            "gb": gigabytes([output]),
+        }
+        return Outcome(result.document(), {"wall_ms": wall_ms, "output_bytes": output["size"]}, units)
 
 
 class _Stages:

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from coordinator.domain.matching.gpus import Vendor
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
@@ -29,6 +30,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
+from coordinator.miner.executors.counts import gigabytes
 from coordinator.miner.executors.process import Finished, killed, run_program
 from coordinator.services.base import OutputFile
 from coordinator.services.rendering_3d import MAX_FILES, SERVICE, RenderedFrames, RenderPayload
@@ -225,7 +227,8 @@ class BlenderExecutor:
             render_seconds=round(seconds, 3),
         )
         metrics: dict[str, int | str] = {"wall_ms": round(seconds * 1000), "frames": len(frames)}
-        return Outcome(result.document(), metrics | {"device": watch.device})
+        units: dict[CountedUnit, int | str] = {"frame": len(frames), "gb": gigabytes(outputs)}
+        return Outcome(result.document(), metrics | {"device": watch.device}, units)
 
 
 class _BlenderProgress:

@@ -17,6 +17,7 @@ from coordinator.miner.executors.base import (
     payload_of,
 )
 from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
+from coordinator.miner.executors.counts import gigabytes
 from coordinator.miner.executors.limits import whole_machine
 from coordinator.services.data_processing import SERVICE, PreparedData, Tokenize
 from coordinator.services.job_warnings import bounded
@@ -95,7 +96,8 @@ class DataExecutor:
         wall_ms = round((time.monotonic() - started) * 1000)
         done["warnings"] = bounded(done.pop("notes"))
         result = PreparedData.model_validate(done)
-        return Outcome(await document_of(work, result), {"wall_ms": wall_ms, "rows": result.rows_read})
+        metrics: dict[str, int | str] = {"wall_ms": wall_ms, "rows": result.rows_read}
+        return Outcome(await document_of(work, result), metrics, {"gb": gigabytes(done["outputs"])})
 
     async def _run(
         self,

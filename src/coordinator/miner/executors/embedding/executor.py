@@ -117,7 +117,11 @@ class EmbeddingExecutor(EngineExecutor):
         else:
             result = await self._embed_file(work, payload)
         metrics: dict[str, int | str] = {"wall_ms": round((time.monotonic() - started) * 1000)}
-        return Outcome(result.document(), metrics | {"tokens": result.tokens, "count": result.count})
+        return Outcome(
+            result.document(),
+            metrics | {"tokens": result.tokens, "count": result.count},
+            {"token": result.tokens},
+        )
 
     async def _embed_given(self, work: Work, payload: EmbeddingPayload, given: Sequence[Input]) -> Embeddings:
         """The vectors of a payload's texts or tokens; how many numbers they are shows after the first."""

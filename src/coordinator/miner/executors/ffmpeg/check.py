@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.executors.ffmpeg.abilities import Abilities
@@ -55,22 +57,14 @@ Dialogue: 0,0:00:00.00,0:00:09.00,Default,HHH
 """
 
 
+_builds: Final[dict[tuple[object, ...], list[str]]] = {}
+_asking: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]()
+
+
 async def abilities_of(program: str, folder: Path, devices: Path = DEVICES) -> Abilities:
     """The abilities of this ffmpeg. Raises ExecutorError if it does not start."""
     video = sorted({name for codec in HARDWARE for name in ENCODERS[codec]})
-    listing, decoding, filtering, options, muxer, *described = await asyncio.gather(
-        *(
-            _ask(program, folder, "-hide_banner", *question)
-            for question in (
-                ("-encoders",),
-                ("-decoders",),
-                ("-filters",),
-                ("-h", "long"),
-                ("-h", "muxer=matroska"),
-                *(("-h", f"encoder={name}") for name in video),
-            )
-        )
-    )
+    listing, decoding, filtering, options, muxer, *described = await _described(program, folder, video)
     wanted = {name for names in (*ENCODERS.values(), *HARDWARE.values()) for name in names}
     listed = wanted & set(_LISTED.findall(listing))
     software = {name for name in listed if family_of(name) is None}
@@ -182,6 +176,36 @@ async def _luma(program: str, folder: Path, source: Sequence[str], filters: str)
         on_stderr=on_line,
     )
     return means
+
+
+async def _described(program: str, folder: Path, video: Sequence[str]) -> list[str]:
+    """What this build has, and its encoders. All executors of a process ask once, until the file changes."""
+    questions = [
+        ("-encoders",),
+        ("-decoders",),
+        ("-filters",),
+        ("-h", "long"),
+        ("-h", "muxer=matroska"),
+        *(("-h", f"encoder={name}") for name in video),
+    ]
+    async with _asking.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        build = await asyncio.to_thread(_build_of, program)
+        if build in _builds:
+            return _builds[build]
+        answers = await asyncio.gather(*(_ask(program, folder, "-hide_banner", *q) for q in questions))
+        if build and all(answers[:3]):  # a program that failed may work next time
+            _builds[build] = answers
+        return answers
+
+
+def _build_of(program: str) -> tuple[object, ...]:
+    """What tells this file from another one; empty if there is none."""
+    try:
+        path = Path(shutil.which(program) or program).resolve()
+        found = path.stat()
+    except OSError:
+        return ()
+    return (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 async def _ask(program: str, folder: Path, *arguments: str) -> str:

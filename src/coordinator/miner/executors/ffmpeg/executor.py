@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from coordinator.domain.matching.gpus import Vendor
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.base import (
     EXECUTOR_FAILED,
     EXECUTOR_TIMEOUT,
@@ -21,6 +22,7 @@ from coordinator.miner.executors.base import (
     Work,
     payload_of,
 )
+from coordinator.miner.executors.counts import gigabytes, media_minutes
 from coordinator.miner.executors.ffmpeg.abilities import Abilities
 from coordinator.miner.executors.ffmpeg.arguments import MAX_SECONDS, MEDIA_TYPES, command, threads_of
 from coordinator.miner.executors.ffmpeg.check import DEVICES, abilities_of, lacking_filters, version_of
@@ -200,7 +202,12 @@ class FfmpegExecutor:
             height=pictures.height if pictures else None,
             warnings=[line[:MAX_WARNING_CHARACTERS] for line in warnings[:MAX_WARNINGS]] or None,
         )
-        return Outcome(result.document(), {"wall_ms": round(seconds * 1000), "output_bytes": output["size"]})
+        units: dict[CountedUnit, int | str] = {
+            "media_minute": media_minutes(result.duration_seconds or "0"),
+            "gb": gigabytes([output]),
+        }
+        metrics: dict[str, int | str] = {"wall_ms": round(seconds * 1000), "output_bytes": output["size"]}
+        return Outcome(result.document(), metrics, units)
 
     async def _make(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.base import (
     INPUT_TOO_LARGE,
     UNSUPPORTED,
@@ -16,6 +17,7 @@ from coordinator.miner.executors.base import (
     payload_of,
 )
 from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
+from coordinator.miner.executors.counts import gigabytes
 from coordinator.miner.executors.limits import whole_machine
 from coordinator.services.image_processing import (
     SERVICE,
@@ -100,7 +102,8 @@ class ImagesExecutor:
             warnings=bounded(done["notes"]),
         )
         wall_ms = round((time.monotonic() - started) * 1000)
-        return Outcome(result.document(), {"wall_ms": wall_ms, "images": len(stored)})
+        units: dict[CountedUnit, int | str] = {"image": len(stored), "gb": gigabytes(stored)}
+        return Outcome(result.document(), {"wall_ms": wall_ms, "images": len(stored)}, units)
 
     async def _run(
         self, plan: dict[str, Any], folder: Path, timeout_seconds: float, work: Work | None = None

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
+from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.base import (
     INVALID_PAYLOAD,
     ExecutorError,
@@ -70,7 +71,11 @@ class LlmExecutor(EngineExecutor):
         else:
             await self._generate(answer, payload, request_of(payload, model, images, plain=True))
         result = answer.result()
-        return Outcome(await document_of(work, result), answer.metrics(result))
+        units: dict[CountedUnit, int | str] = {
+            "token": result.prompt_tokens + result.completion_tokens,
+            "output_token": result.completion_tokens,
+        }
+        return Outcome(await document_of(work, result), answer.metrics(result), units)
 
     async def _generate(self, answer: GrowingAnswer, payload: LlmPayload, request: dict[str, Any]) -> None:
         """Generate all answers; an engine that makes one at a time is asked several times."""

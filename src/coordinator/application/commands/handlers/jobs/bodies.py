@@ -8,6 +8,7 @@ from typing import Any
 
 from coordinator.application.commands.handler import Prepared, log_unavailable
 from coordinator.application.commands.handlers.jobs.details import Details, PreparedResult, PreparedSubmit
+from coordinator.application.commands.handlers.jobs.shown import count
 from coordinator.application.payloads.bodies import body_of_blob, possible_blob, store_failed
 from coordinator.application.payloads.large_documents import LARGE_BYTES, LargeDocuments
 from coordinator.application.payloads.references import Need, References
@@ -37,6 +38,7 @@ class LargeBodies:
         The blobs that a job needs are noted before any is written: one that a crash leaves behind expires.
         """
         await self._find_faults(prepared)
+        await count(self._references, prepared)
         await self._note_needs(prepared)
         await self._store_bodies(prepared)
         return prepared

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from coordinator.domain.errors import Refusal
 from coordinator.domain.job import KnownJob
 from coordinator.domain.matching.needs import Wanted
+from coordinator.domain.matching.units import ShownBy
 from coordinator.domain.miner import MinerState
 
 
@@ -33,6 +34,18 @@ class PreparedSubmit(NamedTuple):
     """See `SubmitContext`."""
 
 
+class Counted(NamedTuple):
+    """A result whose units are to be counted, and how it shows them."""
+
+    unit: str
+    shown: tuple[ShownBy, ...]
+    result: dict[str, Any]
+
+    @property
+    def weighs_blobs(self) -> bool:
+        return any(term.blob_bytes for term in self.shown)
+
+
 class PreparedResult(NamedTuple):
     """The details of a result that don't depend on states."""
 
@@ -46,6 +59,10 @@ class PreparedResult(NamedTuple):
     """The length of the result's canonical JSON."""
     offered_to: str | None = None
     """The profile that the command's token was found to fit; None if it was not looked at."""
+    counted: Counted | None = None
+    """Until its units are counted."""
+    shown: int | None = None
+    """See `CompletionContext`."""
 
 
 Details = PreparedSubmit | PreparedResult | None

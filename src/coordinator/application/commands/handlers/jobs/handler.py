@@ -25,6 +25,7 @@ from coordinator.application.commands.handlers.jobs.details import (
     PreparedSubmit,
 )
 from coordinator.application.commands.handlers.jobs.promises import with_promises
+from coordinator.application.commands.handlers.jobs.shown import counted_by
 from coordinator.application.commands.handlers.jobs.statements import statement_fault, verify_statement
 from coordinator.application.commands.handlers.jobs.submits import Submits
 from coordinator.application.commands.handlers.names import Names
@@ -243,14 +244,10 @@ class JobCommands(Handler[Details]):
         # The decision compares the statement, too; a large body is not stored before.
         if len(body) > MAX_INLINE_BYTES and (fault := statement_fault(lease.state, command, lease.miner)):
             raise fault
-        return Prepared(
-            intent,
-            self,
-            job_id,
-            PreparedResult(references_of(body), proven=True, size=len(body), offered_to=lease.offered_to),
-            reads,
-            payload=StoredPayload(job_id, "result", salt, body),
-        )
+        refs, counted = references_of(body), await counted_by(self._services, lease.state.job, command.result)
+        details = PreparedResult(refs, True, size=len(body), offered_to=lease.offered_to, counted=counted)
+        payload = StoredPayload(job_id, "result", salt, body)
+        return Prepared(intent, self, job_id, details, reads, payload=payload)
 
     async def _breach(self, job: JobSubmitted, result: dict[str, Any], rough: bytes) -> Refusal | None:
         """The breach of the output schema of the version that the job was submitted under."""
@@ -287,7 +284,7 @@ class JobCommands(Handler[Details]):
                         self._quotas.job_decided(principal.name, prepared.stream)
                 wants = details.wanted
                 if service is not None and service.version != details.checked:
-                    wants = wanted(command.service, command.constraints, service.spec.list_price())
+                    wants = wanted(command.service, command.constraints, *service.spec.price())
                 return decide(
                     state,
                     command,
@@ -322,7 +319,9 @@ class JobCommands(Handler[Details]):
                 return decide(
                     state,
                     command,
-                    CompletionContext(now, principal, miner, offered, fault, details.size, details.breach),
+                    CompletionContext(
+                        now, principal, miner, offered, fault, details.size, details.breach, details.shown
+                    ),
                 )
             case JobStart() | JobFail():
                 miner = state_of(prepared.reads[0])

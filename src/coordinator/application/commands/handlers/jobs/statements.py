@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never
 
 from coordinator.crypto.signature import VerificationFailed
@@ -18,6 +19,7 @@ from coordinator.domain.job import (
     Queued,
     Running,
 )
+from coordinator.domain.matching.units import NANO, UNIT_TYPES, WHOLE, CountedUnit, nanos
 from coordinator.domain.miner import MinerState
 
 MAX_STATEMENT_MEMBERS = 32
@@ -61,4 +63,17 @@ def statement_fault(state: JobState, command: JobComplete, miner: MinerState) ->
     wrong = [name for name, value in expected.items() if said[name] != value]
     if wrong:
         return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} must match the attempt")
+    return None if state.job.unit is None else _units_fault(state.job.unit, said.get("units", {}))
+
+
+def _units_fault(unit: CountedUnit, units: Mapping[str, str]) -> Refusal | None:
+    """The fault of the numbers in a statement, whose form is checked by then."""
+    stated = units.get(unit)
+    if stated is None:
+        return Refusal(
+            Code.INVALID_STATEMENT,
+            f"units.{unit}: missing; the job is billed by the number of its {UNIT_TYPES[unit]}, so sign it",
+        )
+    if unit in WHOLE and nanos(stated) % NANO:
+        return Refusal(Code.INVALID_STATEMENT, f"units.{unit}: must be a whole number")
     return None

@@ -51,7 +51,8 @@ class Submits:
         """See `JobCommands`."""
         self._accounts = accounts
         self._handler = handler
-        self._secret = fingerprint_secret(key)
+        self._keyed = hmac.new(fingerprint_secret(key), digestmod="sha256")
+        """Copied for each fingerprint. `hmac.digest` would let go of the interpreter for a few bytes."""
         self._names = names
         self._schemas = schemas
         self._ids = ids
@@ -88,10 +89,10 @@ class Submits:
             raise fault
         body = await canonical_body(self._large, command.payload, rough)
         salt = self._ids.salt()
-        wants = wanted(service, command.constraints, None if entry is None else entry.spec.list_price())
+        wants = wanted(service, command.constraints, *(() if entry is None else entry.spec.price()))
         unmatched: Refusal | None = None
         if command.when_unmatched == "refuse" and self._miners is not None and entry is not None:
-            unmatched = await self._miners.refusal(service, wants.constraints, entry.spec.list_price())
+            unmatched = await self._miners.refusal(service, wants.constraints, *entry.spec.price())
         details = PreparedSubmit(
             wanted=wants,
             payload_digest=hashlib.sha256(salt + body).hexdigest(),
@@ -152,7 +153,9 @@ class Submits:
         if command.budget is not None:
             request += f"budget {command.budget}\n"
         message = stream.bytes + request.encode() + body
-        return hmac.digest(self._secret, message, "sha256").hex()[:32]
+        keyed = self._keyed.copy()
+        keyed.update(message)
+        return keyed.hexdigest()[:32]
 
 
 def fingerprint_secret(key: SigningKey) -> bytes:

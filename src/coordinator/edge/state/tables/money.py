@@ -1,0 +1,118 @@
+"""The reads of the pages about money: named statements, answered in typed rows.
+
+Each read is a transaction of its own in a thread, and raises LogUnavailable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.application.ports import Database
+from coordinator.domain.messages import Millis
+from coordinator.edge.state.threads import in_thread
+
+
+@dataclass(frozen=True, slots=True)
+class DayRow:
+    """The money of one party, day (UTC, since 1970) and service, in 10⁻⁶ of the unit."""
+
+    day: int
+    service: str
+    """Empty where the job is no longer known."""
+    spent: int
+    earned: int
+    paid_jobs: int
+    credited_jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRow:
+    """Money that is set aside for a job."""
+
+    job_id: str
+    client: str
+    amount: int
+    held_at: Millis
+    ended: int
+    service: str | None
+    state: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeRow:
+    """A payment whose credit is frozen."""
+
+    job_id: str
+    miner: str
+    credit: int
+    posted_at: Millis
+    client: str | None
+    service: str | None
+    price: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TotalsRow:
+    """All accounts together."""
+
+    accounts: int
+    balance: int
+    held: int
+    disputed: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnsettledRow:
+    """Jobs that have ended and are not settled."""
+
+    jobs: int
+    ended_at: Millis | None
+
+
+class MoneyReads:
+    """Reads accounts and entries for pages."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_day(self, party: str, since: Millis) -> list[DayRow]:
+        """What a party spent and earned, by day and service, in no order."""
+        return [DayRow(**row) for row in await self._read("accounts_by_day", party=party, since=since)]
+
+    async def entries(self, party: str, before: int, page_size: int) -> list[dict[str, Any]]:
+        """A page of an account's entries before a position, newest first, with `service` and `refunded`."""
+        return await self._read("accounts_entry_lines", party=party, before=before, page_size=page_size)
+
+    async def pending_until(self, party: str, now: Millis) -> tuple[Millis | None, Millis | None]:
+        """When the first and the last of a party's pending credits become available; None for none."""
+        [row] = await self._read("accounts_pending_until", party=party, now=now)
+        return row["first_at"], row["last_at"]
+
+    async def is_paid(self, party: str, job_id: str) -> bool:
+        """Whether this party has an entry for the payment of this job."""
+        return bool(await self._read("accounts_is_paid", entry_id=f"payment/{job_id}|{party}"))
+
+    async def holds(self, party: str, most: int) -> list[HoldRow]:
+        """A client's open holds, the newest first."""
+        return [HoldRow(**row) for row in await self._read("accounts_hold_lines", party=party, most=most)]
+
+    async def totals(self) -> TotalsRow:
+        [row] = await self._read("accounts_totals")
+        return TotalsRow(**row)
+
+    async def disputes(self, most: int) -> list[DisputeRow]:
+        """The open disputes, the newest payments first."""
+        return [DisputeRow(**row) for row in await self._read("accounts_disputes", most=most)]
+
+    async def unsettled(self, most: int) -> UnsettledRow:
+        """The jobs that have ended and keep their hold, up to so many."""
+        [row] = await self._read("accounts_unsettled", most=most)
+        return UnsettledRow(**row)
+
+    async def _read(self, statement: str, **params: Any) -> list[dict[str, Any]]:
+        def query() -> list[dict[str, Any]]:
+            with self._database.transaction() as tables:
+                return tables.query(statement, **params)
+
+        return await in_thread(query)
