@@ -167,13 +167,13 @@ class WebhookMetrics:
 class SettlementMetrics:
     """Settlement batches, as the process knows them that sends them."""
 
-    open: int
+    open: int = 0
     """Batches that are closed and not settled: 0 or 1."""
-    in_transit: int
+    in_transit: int = 0
     """Their money that is neither paid nor back, in 10⁻⁶ of the unit."""
-    oldest_seconds: float
+    oldest_seconds: float = 0.0
     """Since the close of the oldest of them."""
-    parts: Mapping[str, int]
+    parts: Mapping[str, int] = field(default_factory=dict)
     """Since the start of this process, by outcome: confirmed, refused, reverted."""
 
 
@@ -233,8 +233,8 @@ class CoordinatorMetrics:
     proof: ProofMetrics | None = None
     """None if this process has signed no checkpoint yet."""
     webhooks: WebhookMetrics | None = None
-    settlement: SettlementMetrics | None = None
-    """None where no batches are settled."""
+    settlement: SettlementMetrics = SettlementMetrics()
+    """Of nothing, where no batches are settled: an alert needs figures that are there."""
     divergences: Mapping[str, int] = field(default_factory=dict)
     """By check: 1 while this process knows that the log is not the one that it should be."""
     broker: BrokerMetrics | None = None

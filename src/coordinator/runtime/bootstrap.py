@@ -320,8 +320,7 @@ def connect(
     components += runners
     components += [expiry, batch_runner, window, RestoredErasures(adapters.database, gateway)]
     components.append(deliverer)  # after its follower: it stops before that gives up the lead
-    if sender is not None:
-        components.append(sender)
+    components += [] if sender is None else [sender]
     components.append(HealthProbes(health, _probes(health, adapters, inbox, event_log, blobs)))
     for runner in runners:
         health.watch(runner.follower.name, runner.problems)

@@ -34,6 +34,7 @@ from coordinator.application.metrics import (
     FollowerMetrics,
     OpenOffers,
     ProofMetrics,
+    SettlementMetrics,
 )
 from coordinator.application.money.sender import SettlementSender
 from coordinator.application.ports import DeadLetters
@@ -202,7 +203,7 @@ class CoordinatorProcess:
             quotas=self.quotas.metrics(),
             proof=self._proof_metrics(),
             webhooks=self.deliverer.metrics(),
-            settlement=None if self.settlement is None else self.settlement.metrics(),
+            settlement=SettlementMetrics() if self.settlement is None else self.settlement.metrics(),
             divergences=self._divergences(),
             broker=self.adapters.broker_metrics(),
             jobs=self.job_times.metrics(),

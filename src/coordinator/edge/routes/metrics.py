@@ -155,8 +155,7 @@ def _of_process(metrics: CoordinatorMetrics, backlog: BacklogRow | None) -> Iter
         yield from _of_jobs(metrics.jobs)
     if metrics.webhooks is not None:
         yield from _of_webhooks(metrics.webhooks)
-    if metrics.settlement is not None:
-        yield from _of_settlement(metrics.settlement)
+    yield from _of_settlement(metrics.settlement)
     if backlog is not None:
         yield _gauge("coordinator_jobs_queued", "Jobs that wait for a miner.", backlog.queued)
         age = 0.0 if backlog.oldest_at is None else max(0.0, time.time() - backlog.oldest_at / 1000)
@@ -266,7 +265,7 @@ def _of_settlement(settlement: SettlementMetrics) -> Iterator[Metric]:
         "coordinator_settlement_parts",
         "Parts of batches that ended, or that the sink lost and got again.",
         "outcome",
-        settlement.parts,
+        {"confirmed": 0, "refused": 0, "reverted": 0, **settlement.parts},
     )
 
 
