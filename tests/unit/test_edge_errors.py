@@ -70,9 +70,10 @@ async def test_an_unknown_code_is_a_problem() -> None:
             "/errors/%3Cscript%3E",
             "/errors/job_not_found",
         ):
-            answer = await http.get(path, headers={"Accept": "text/html"})
+            answer = await http.get(path, headers={"Accept": "text/markdown"})
             assert (answer.status_code, answer.json()["code"]) == (404, "UNKNOWN_COMMAND")
             assert "script" not in answer.text
+            assert (await http.get(path, headers={"Accept": "text/html"})).status_code == 404
 
 
 def test_the_little_markdown_becomes_html() -> None:
