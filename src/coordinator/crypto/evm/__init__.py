@@ -1,0 +1,1 @@
+"""The cryptography of the Ethereum Virtual Machine: Keccak-256, addresses, trees of payouts."""

@@ -1,0 +1,1 @@
+"""The sink that pays by transfers on the chain of AITBC."""
