@@ -30,6 +30,7 @@ class Bank:
     """A `SettlementSink` that executes each nonce once, as a chain does."""
 
     name = "bank"
+    quantum = 1
 
     def __init__(
         self, *, per_payout: bool = False, needs_address: bool = False, confirmations: int = 0

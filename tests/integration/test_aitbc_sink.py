@@ -142,7 +142,7 @@ async def test_too_little_money_waits() -> None:
     async with staged(balance=44) as stage:
         with pytest.raises(SinkUnavailable, match="has 44, and needs 45"):
             await stage.prepare({ONE: 2_500})
-        with pytest.raises(ValueError, match="not a multiple of 2500"):
+        with pytest.raises(SinkUnavailable, match="not a multiple of 2500"):
             await stage.prepare({ONE: 2_501})
 
 

@@ -294,7 +294,7 @@ async def test_a_node_that_is_behind_gets_no_new_payment() -> None:
     async with staged() as stage:
         await stage.pay({account(1): 7})
         stage.chain.fork_back(CONFIRMATIONS)
-        with pytest.raises(SinkUnavailable):
+        with pytest.raises(SinkUnavailable, match="the contract's root is not the one"):
             await stage.prepare({account(1): 7})
     async with staged() as stage:
         payment = await stage.prepare({account(1): 7})

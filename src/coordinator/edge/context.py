@@ -53,6 +53,7 @@ from coordinator.edge.state.shared import Shared
 from coordinator.edge.state.tables.read_models import ReadModels
 from coordinator.edge.state.tables.settlements import SettlementReads
 from coordinator.edge.state.tables.webhooks import WebhookReads
+from coordinator.settlement.evm.claims import ClaimBook, ClaimTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,8 @@ class EdgeSettings:
     openai_timeout_seconds: int
     settlement: str
     settlement_sink: str
+    claims: ClaimTerms | None
+    """The contract from which payees claim; None if the sink has none."""
     ui_base_path: str
     ui_enabled: bool
     ui_read_only: bool
@@ -231,6 +234,11 @@ class EdgeContext:
     def settlement_reads(self) -> SettlementReads:
         """Settlement batches and their payouts."""
         return SettlementReads(self.database, self.watermarks)
+
+    @cached_property
+    def claim_book(self) -> ClaimBook | None:
+        """The claims of payees; None if the sink has none."""
+        return None if self.settings.claims is None else ClaimBook(self.settings.claims)
 
     @cached_property
     def webhook_reads(self) -> WebhookReads:

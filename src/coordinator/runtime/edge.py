@@ -13,6 +13,7 @@ from coordinator.edge.middleware.rate_limits import RateLimits, redis_storage
 from coordinator.edge.middleware.used_signatures import UsedSignatures
 from coordinator.edge.state.open_connections import ConnectionLimits, OpenConnections
 from coordinator.runtime.coordinator import CoordinatorProcess
+from coordinator.runtime.money.chains import claim_terms
 from coordinator.runtime.process.connection_limits import connection_limits
 from coordinator.runtime.settings import Settings
 from coordinator.runtime.signing import signing_keys
@@ -82,6 +83,7 @@ def edge_settings(settings: Settings) -> EdgeSettings:
         openai_timeout_seconds=settings.openai_timeout_seconds,
         settlement=settings.settlement,
         settlement_sink=settings.settlement_sink,
+        claims=claim_terms(settings),
         ui_base_path=settings.ui_base_path,
         ui_enabled=settings.ui_enabled,
         ui_read_only=settings.ui_read_only,

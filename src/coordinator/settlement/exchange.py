@@ -7,9 +7,7 @@ The URL may hold a key of the node's provider, and the answer anybody's text: no
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic_core import from_json
@@ -20,7 +18,6 @@ from coordinator.wire.http.proxies import new_client
 TIMEOUT_SECONDS: Final = 10.0
 """For a whole exchange."""
 MAX_ANSWER_BYTES: Final = 1 << 20
-_VISIBLE: Final = re.compile(r"[!-~]+")
 
 
 class Reply(NamedTuple):
@@ -86,15 +83,3 @@ class NodeExchange:
             raise SinkUnavailable(
                 f"{self._name}: HTTP {response.status_code}, and the answer is not JSON"
             ) from None
-
-
-def url_fault(url: str) -> str | None:
-    """Why this is not a node's URL; None if it is one. The text shows nothing of it."""
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or not _VISIBLE.fullmatch(url):
-        return "must be a URL that begins with http:// or https://"
-    return None

@@ -37,6 +37,7 @@ class FileSink:
 
     name = "file"
     needs_address = False
+    quantum = 1
 
     def __init__(self, folder: Path, form: FileFormat = "json", unit: str = "credits") -> None:
         self._folder = folder

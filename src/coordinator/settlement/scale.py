@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 MICROS: Final = 1_000_000
 """Of one unit of the ledger."""
+MAX_DECIMALS: Final = 36
+"""More than any token has."""
 
 
 class Scale(NamedTuple):

@@ -41,6 +41,7 @@ class WebhookSink:
 
     name = "webhook"
     needs_address = False
+    quantum = 1
 
     def __init__(self, url: str, keys: WebhookKeys, post: Post, unit: str = "credits") -> None:
         self._url = url

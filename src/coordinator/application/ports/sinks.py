@@ -105,6 +105,8 @@ class SettlementSink(Protocol):
     """Its kind, as in SETTLEMENT_SINK; events and payout addresses name it."""
     needs_address: bool
     """Whether a party is paid only if it has set a payout address."""
+    quantum: int
+    """It pays multiples of this amount only, in 10⁻⁶ of the unit; the rest stays with the payee."""
 
     def address_fault(self, address: str) -> str | None:
         """Why this sink can't pay this address, in a few words for its owner; None for a good one. Pure."""

@@ -33,6 +33,8 @@ class SinkTerms(NamedTuple):
     """Why the sink can't pay an address; None for a good one."""
     minimum: int
     """The least amount of a payout."""
+    quantum: int = 1
+    """The sink pays multiples of it only; the rest stays in the account."""
 
 
 class CloseContext(NamedTuple):

@@ -84,7 +84,7 @@ def _close(state: SettlementState, context: CloseContext) -> Decision:
         address = None if account is None else payable_address(account, sink)
         if account is None or address is None:
             continue
-        amount = account.payable(context.now)
+        amount = account.payable(context.now) // sink.quantum * sink.quantum
         if amount >= max(1, sink.minimum):
             payouts.append(Payout(party=party, address=address, amount=amount))
     payouts = payouts[:MAX_PAYOUTS]

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
 
 from coordinator.domain.account import Terms
 from coordinator.domain.account.events import MAX_AMOUNT, MAX_TOTAL
+from coordinator.runtime.money.chain_settings import ChainSettings
 
 
-class MoneySettings(BaseSettings):
+class MoneySettings(ChainSettings):
     """`.env.example` lists them with their meaning."""
 
     settlement: Literal["off", "on"] = "off"
@@ -23,7 +23,7 @@ class MoneySettings(BaseSettings):
     """The coordinator's part of each payment, in 1/10,000."""
     dispute_window_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
     """The time in which a client may dispute a payment; the miner's credit is pending meanwhile."""
-    settlement_sink: Literal["none", "file", "webhook"] = "none"
+    settlement_sink: Literal["none", "file", "webhook", "aitbc", "evm"] = "none"
     """What pays batches of earned money out."""
     settlement_every_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
     """Between two batches; 0: never by time."""
@@ -50,4 +50,4 @@ class MoneySettings(BaseSettings):
             return "SETTLEMENT_SINK: needs accounts; set SETTLEMENT=on, too"
         if self.settlement_sink == "webhook" and self.settlement_webhook_url is None:
             return "SETTLEMENT_WEBHOOK_URL: set it, too: the sink webhook sends batches there"
-        return None
+        return self.chain_fault(self.settlement_sink)

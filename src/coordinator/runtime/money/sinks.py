@@ -6,6 +6,7 @@ from coordinator.application.ports import SettlementSink
 from coordinator.application.webhooks.post import HttpPost
 from coordinator.crypto.webhooks import WebhookKeys
 from coordinator.domain.settlement import SinkTerms
+from coordinator.runtime.money.chains import open_aitbc, open_evm
 from coordinator.runtime.settings import BadSettings, Settings
 from coordinator.settlement.file import FileSink
 from coordinator.settlement.webhook import WebhookSink
@@ -33,8 +34,13 @@ def open_sink(settings: Settings, keys: WebhookKeys) -> SettlementSink | None:
                 raise BadSettings(f"SETTLEMENT_WEBHOOK_URL: {error}") from None
             post = HttpPost(settings.webhook_timeout_seconds, allow_private=allow_private)
             return WebhookSink(url, keys, post, settings.money_unit)
+        case "aitbc":
+            return open_aitbc(settings)
+        case "evm":
+            return open_evm(settings)
 
 
 def terms_of(sink: SettlementSink, settings: Settings) -> SinkTerms:
     """The sink, as the decisions see it."""
-    return SinkTerms(sink.name, sink.needs_address, sink.address_fault, settings.settlement_minimum)
+    minimum = max(settings.settlement_minimum, sink.quantum)
+    return SinkTerms(sink.name, sink.needs_address, sink.address_fault, minimum, sink.quantum)

@@ -83,7 +83,10 @@ class AitbcSink:
 
     async def prepare(self, batch: SinkBatch, history: SinkHistory) -> PreparedPayment:
         payout = batch.left[0]
-        amount = self._terms.scale.exact(payout.amount)
+        try:
+            amount = self._terms.scale.exact(payout.amount)
+        except ValueError as error:
+            raise SinkUnavailable(f"AITBC_PER_UNIT: the chain has no such amount: {error}") from None
         account = await self._node.account(self._signer.address)
         if account is None:
             raise SinkUnavailable(f"AITBC_PRIVATE_KEY: the chain has no account {self._signer.address}")

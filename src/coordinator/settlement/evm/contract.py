@@ -12,10 +12,10 @@ from coordinator.crypto.evm.addresses import address_bytes, address_of
 from coordinator.crypto.evm.keccak import keccak256
 from coordinator.crypto.evm.payout_tree import WORD_BYTES, word
 from coordinator.settlement.evm.rpc import SETTING, Block, EvmNode, NodeRefused
+from coordinator.settlement.scale import MAX_DECIMALS
 
 DECIMALS: Final = "decimals()"
 BALANCE_OF: Final = "balanceOf(address)"
-MAX_DECIMALS: Final = 36
 
 
 @cache

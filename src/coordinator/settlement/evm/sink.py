@@ -95,9 +95,12 @@ class EvmSink:
 
     async def prepare(self, batch: SinkBatch, history: SinkHistory) -> PreparedPayment:
         # 1. The sums before, which the contract has to have, and those after.
-        before = cumulative_sums(history.paid, self._terms.scale)
         added = [(payout.address, payout.amount) for payout in batch.left]
-        after = cumulative_sums(history.paid, self._terms.scale, added)
+        try:
+            before = cumulative_sums(history.paid, self._terms.scale)
+            after = cumulative_sums(history.paid, self._terms.scale, added)
+        except ValueError as error:
+            raise SinkUnavailable(f"EVM_TOKEN_DECIMALS: the token has no such amount: {error}") from None
         old = PayoutTree(self._terms.chain_id, self._terms.distributor, before)
         new = PayoutTree(self._terms.chain_id, self._terms.distributor, after)
         try:
@@ -111,7 +114,7 @@ class EvmSink:
                 raise SinkUnavailable(fault)
             # 2. Its transaction.
             data = set_root(old.root, new.root, sum(after.values()), batch.number)
-            nonce = await self._next_nonce(history.nonce)
+            nonce = await self._next_nonce()
             gas = await self._gas(data)
             fees = await self._fees()
         except NodeRefused as error:
@@ -172,10 +175,10 @@ class EvmSink:
         await self._node.close()
 
     # --- the transaction -----------------------------------------------------------------------------------
-    async def _next_nonce(self, last: int | None) -> int:
+    async def _next_nonce(self) -> int:
+        # A node that is behind would have shown an older root. And a payment that an admin refused by hand,
+        # without a trace on the chain, is excluded for good by one with its nonce.
         nonce = await self._node.nonce(self._signer.address)
-        if last is not None and nonce <= last:
-            raise SinkUnavailable(f"{SETTING}: the node is behind: it does not know the last batch's nonce")
         if await self._node.nonce(self._signer.address, "pending") > nonce:
             raise SinkUnavailable("EVM_PRIVATE_KEY: another transaction of this key waits for a block")
         return nonce
@@ -243,7 +246,7 @@ def cumulative_sums(
 ) -> dict[str, int]:
     """The sum of each account in the token's smallest unit, by its address with checksum.
 
-    `paid` and `added`: amounts in 10⁻⁶ of the unit. Parties with one address share one sum.
+    `paid` and `added`: amounts in 10⁻⁶ of the unit. Parties with one address share a sum. Raises ValueError.
     """
     sums: dict[str, int] = {}
     for address, amount in (*paid.items(), *added):

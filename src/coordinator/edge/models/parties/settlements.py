@@ -89,6 +89,30 @@ class PayoutAddressAnswer(CommandAnswer):
     address: str | None
 
 
+class ClaimView(View):
+    """The arguments of the contract's `claim(address,uint256,bytes32[])`."""
+
+    account: str
+    cumulative: str
+    """All that the account was ever granted, in the token's smallest unit; it gets the unclaimed part."""
+    proof: list[str]
+    data: str
+    """The whole call in hex: anybody may send it to the contract, and the account is paid."""
+
+
+class SettlementProofView(View):
+    """What a payee needs to claim by itself."""
+
+    chain_id: int
+    contract: str
+    batch: int | None
+    """The last batch that is paid; None for none."""
+    root: str | None
+    """The contract's root after this batch; None if it pays the party nothing."""
+    claims: list[ClaimView]
+    """One for each address at which the party was ever paid."""
+
+
 class SinkSecretView(View):
     """What the receiver of the sink `webhook` verifies messages with."""
 

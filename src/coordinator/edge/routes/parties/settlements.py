@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from coordinator.domain.account import AccountSetPayoutAddress
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import Principal, Role
+from coordinator.domain.messages import NAME, Principal, Role
 from coordinator.domain.settlement import SettlementClose, SettlementConfirm, SettlementRefuse
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.bodies import fill, read_object
@@ -19,15 +20,18 @@ from coordinator.edge.http.credentials import Admin, Anyone
 from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.reads.reading import PageQuery, Position, cursor_after, read_cursor, reply
 from coordinator.edge.models.parties.settlements import (
+    ClaimView,
     PayoutAddressAnswer,
     PayoutAddressView,
     PayoutView,
     SettlementAnswer,
     SettlementDetail,
     SettlementPage,
+    SettlementProofView,
     SettlementView,
     SinkSecretView,
 )
+from coordinator.edge.state.threads import in_thread
 from coordinator.settlement.webhook import GENERATION, SINK_ID
 
 router = APIRouter(tags=["accounts"])
@@ -171,6 +175,62 @@ command_route(
     example={"address": "account-17"},
     refused=(Code.CONFLICT_STATE,),
 )
+
+
+@router.get(
+    "/accounts/me/settlement_proof",
+    response_model=SettlementProofView,
+    summary="Show what you need to claim your payouts",
+    description="For the sink `evm`: the contract, your sum, and the proof of it under the root of the last "
+    "batch that is paid. A batch that waits for confirmations has set the next root already: ask "
+    "again if the contract says `invalid proof`.",
+    responses=_OFF,
+)
+async def show_settlement_proof(context: Context, principal: Anyone, position: Position) -> Response:
+    return await _proof(context, principal.name, position)
+
+
+@router.get(
+    "/admin/accounts/{party}/settlement_proof",
+    response_model=SettlementProofView,
+    summary="Show what a party needs to claim its payouts",
+    description="As `/v1/accounts/me/settlement_proof`, of any party.",
+    responses=_OFF,
+)
+async def show_settlement_proof_of(
+    context: Context, _: Admin, position: Position, party: Annotated[str, Path(pattern=f"^{NAME}$")]
+) -> Response:
+    return await _proof(context, party, position)
+
+
+async def _proof(context: EdgeContext, party: str, position: int) -> Response:
+    await _check(context, position)
+    book = context.claim_book
+    if book is None:
+        sink = context.settings.settlement_sink
+        raise Refusal(Code.CONFLICT_STATE, f"the sink {sink} pays by itself: nothing is to be claimed")
+    rows = await context.settlement_reads.paid("evm", party)
+    root, claims = await in_thread(partial(book.claims, rows.batch, rows.paid, rows.addresses))
+    view = SettlementProofView(
+        chain_id=book.terms.chain_id,
+        contract=book.terms.distributor,
+        batch=rows.batch or None,
+        root=_hex(root) if claims else None,
+        claims=[
+            ClaimView(
+                account=claim.account,
+                cumulative=str(claim.cumulative),
+                proof=[_hex(node) for node in claim.proof],
+                data=_hex(claim.data),
+            )
+            for claim in claims
+        ],
+    )
+    return reply(view, position)
+
+
+def _hex(content: bytes) -> str:
+    return "0x" + content.hex()
 
 
 async def _check(context: EdgeContext, position: int) -> None:

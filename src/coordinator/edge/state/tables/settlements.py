@@ -22,6 +22,17 @@ class BatchRows(NamedTuple):
         return [row for row in self.payouts if row["number"] == number]
 
 
+class PaidRows(NamedTuple):
+    """The payouts that a sink has paid for good."""
+
+    batch: int
+    """The last batch with one; 0 for none."""
+    paid: dict[str, int]
+    """Amounts in 10⁻⁶ of the unit, by address."""
+    addresses: list[str]
+    """Those at which one party was paid."""
+
+
 class SettlementReads:
     """Reads in threads."""
 
@@ -63,6 +74,20 @@ class SettlementReads:
                 batches = tables.query("settlements_one", number=number)
                 payouts = tables.query(f"settlements_payouts{kind}", numbers=[number], **of_party)
                 return BatchRows(batches if payouts else [], payouts)
+
+        return await in_thread(query)
+
+    async def paid(self, sink: str, party: str) -> PaidRows:
+        """All that a sink has paid, and where it has paid this party."""
+
+        def query() -> PaidRows:
+            with self._database.transaction() as tables:
+                [last] = tables.query("settlements_last_paid", sink=sink)
+                own = tables.query("settlements_addresses_of_party", sink=sink, party=party)
+                # Nobody's sums are read for a party that has none.
+                rows = tables.query("settlements_paid", sink=sink) if own else []
+            paid = {row["address"]: row["paid"] for row in rows}
+            return PaidRows(last["number"] or 0, paid, [row["address"] for row in own])
 
         return await in_thread(query)
 

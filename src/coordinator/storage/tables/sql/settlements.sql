@@ -45,6 +45,15 @@ SELECT * FROM settlement_payees
 SELECT address, CAST(SUM(amount) AS bigint) AS paid FROM settlement_payouts
 WHERE sink = :sink AND state = 'PAID' AND address <> '' GROUP BY address
 
+-- name: settlements_last_paid
+-- The last batch of which a sink has paid something.
+SELECT MAX(number) AS number FROM settlement_payouts WHERE sink = :sink AND state = 'PAID'
+
+-- name: settlements_addresses_of_party
+-- The addresses at which a sink has paid a party.
+SELECT DISTINCT address FROM settlement_payouts
+WHERE party = :party AND sink = :sink AND state = 'PAID' AND address <> ''
+
 -- name: settlements_nonce
 -- The last nonce of a sink.
 SELECT MAX(nonce) AS nonce FROM settlements WHERE sink = :sink
