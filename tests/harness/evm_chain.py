@@ -338,17 +338,19 @@ class EvmServer(Receiver):
         super().__init__(self._answer)
         self.chain = chain
         self.instead: dict[str, Callable[[list[Any]], bytes]] = {}
-        self.asked: list[str] = []
+        self.mines = False
+        """Whether each transaction gets a block at once."""
 
     def _answer(self, got: Got) -> bytes:
         question = json.loads(got.body)
         method, params = question["method"], question["params"]
-        self.asked.append(method)
         if method in self.instead:
             return self.instead[method](params)
         said: dict[str, Any] = {"jsonrpc": "2.0", "id": question["id"]}
         try:
             said["result"] = self.chain.answer(method, params)
+            if self.mines and method == "eth_sendRawTransaction":
+                self.chain.mine()
         except (ValueError, VMError, ValidationError) as error:
             said["error"] = {"code": -32000, "message": str(error)}
         return http(json.dumps(said).encode())

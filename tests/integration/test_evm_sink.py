@@ -24,6 +24,7 @@ from coordinator.application.ports import (
     Submitted,
     Unknown,
 )
+from coordinator.cli import main
 from coordinator.crypto.evm.addresses import address_of
 from coordinator.crypto.evm.payout_tree import PayoutTree
 from coordinator.domain.settlement import Payout
@@ -92,7 +93,8 @@ class Stage:
 
     def claim(self, account: str) -> None:
         sums = cumulative_sums(self.paid, Scale(10**DECIMALS))
-        self.chain.claim(self.stranger, self.distributor, account, sums[account], self.tree().proof(account))
+        own = account.lower()
+        self.chain.claim(self.stranger, self.distributor, account, sums[own], self.tree().proof(own))
 
     def has(self, account: str) -> int:
         return self.chain.read(self.token, "balanceOf(address)", account)
@@ -301,6 +303,30 @@ async def test_a_node_that_is_behind_gets_no_new_payment() -> None:
         await stage.sink.submit(payment)
         with pytest.raises(SinkUnavailable, match="waits for a block"):
             await stage.prepare({account(1): 8})
+
+
+async def test_an_operator_deploys_the_contract(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`coordinator settlement deploy` makes a contract that the sink accepts, and prints its setting."""
+    async with staged() as stage:
+        stage.server.mines = True
+        monkeypatch.setenv("EVM_RPC_URL", f"{stage.server.url}/{SECRET}")
+        monkeypatch.setenv("EVM_PRIVATE_KEY", KEY)
+        for chain_id, token, code, says in (
+            ("1", stage.token, 1, "CHAIN: EVM_CHAIN_ID: 1, but the node is of chain 1337"),
+            (str(CHAIN_ID), account(9), 1, "CHAIN: there is no contract of a token"),
+            (str(CHAIN_ID), "0x42", 1, "CHAIN: TOKEN: invalid address"),
+            (str(CHAIN_ID), stage.token.lower(), 0, "transaction 0x"),
+        ):
+            monkeypatch.setenv("EVM_CHAIN_ID", chain_id)
+            assert code == await asyncio.to_thread(main, ["settlement", "deploy", token])
+            printed = capsys.readouterr()
+            assert says in printed.err
+            assert SECRET not in printed.err
+        name, _, made = printed.out.strip().partition("=")
+        assert ("EVM_DISTRIBUTOR", True) == (name, made != stage.distributor)
+        assert await stage.new_sink(distributor=made).check() is None
 
 
 HOSTILE: dict[str, bytes] = {

@@ -83,6 +83,8 @@ GUARDED = [
     ("GET", "/v1/accounts/me/statements"),
     ("GET", "/v1/accounts/me/payout_address"),
     ("PUT", "/v1/accounts/me/payout_address"),
+    ("GET", "/v1/accounts/me/settlement_proof"),
+    ("GET", "/v1/admin/accounts/alice/settlement_proof"),
     ("GET", "/v1/settlements"),
     ("GET", "/v1/settlements/1"),
     ("POST", "/v1/admin/settlements"),

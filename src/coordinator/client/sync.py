@@ -104,6 +104,7 @@ class Settlements(Facade[AsyncSettlements]):
     confirm = blocking(AsyncSettlements.confirm)
     refuse = blocking(AsyncSettlements.refuse)
     secret = blocking(AsyncSettlements.secret)
+    proof = blocking(AsyncSettlements.proof)
     address = blocking(AsyncSettlements.address)
     set_address = blocking(AsyncSettlements.set_address)
 

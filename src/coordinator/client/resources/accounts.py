@@ -27,13 +27,13 @@ class AsyncAccounts:
 
     async def show(self, party: str | None = None) -> dict[str, Any]:
         """What is available, held, pending and disputed."""
-        return await self._http.ask_json("GET", _path(party))
+        return await self._http.ask_json("GET", account_path(party))
 
     async def entries(
         self, party: str | None = None, *, limit: int | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The entries of an account, the newest first."""
-        async for item in self._items(f"{_path(party)}/entries", limit):
+        async for item in self._items(f"{account_path(party)}/entries", limit):
             yield item
 
     async def statement(
@@ -41,7 +41,7 @@ class AsyncAccounts:
     ) -> dict[str, Any]:
         """The signed statement of a period; both ends are RFC 3339 moments."""
         period = {"from": since, "to": until}
-        return await self._http.ask_json("GET", f"{_path(party)}/statements", params=period)
+        return await self._http.ask_json("GET", f"{account_path(party)}/statements", params=period)
 
     async def deposit(self, party: str, amount: int, business_id: str, reason: str = "") -> dict[str, Any]:
         """Credit money from the outside; a repeat with the same id has no second effect."""
@@ -90,5 +90,6 @@ class AsyncAccounts:
         return await self._http.ask_json("POST", f"{PATH}/{path_part(party)}/{kind}", json=asked)
 
 
-def _path(party: str | None) -> str:
+def account_path(party: str | None) -> str:
+    """Of the key's own account, or of a party's."""
     return OWN_PATH if party is None else f"{PATH}/{path_part(party)}"

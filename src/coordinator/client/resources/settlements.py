@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 from coordinator.client.http import HttpPool
+from coordinator.client.resources.accounts import account_path
 
 PATH: Final = "/v1/settlements"
 ADMIN_PATH: Final = "/v1/admin/settlements"
@@ -47,6 +48,10 @@ class AsyncSettlements:
     async def secret(self) -> dict[str, Any]:
         """What the receiver of the sink `webhook` verifies messages with. For admins."""
         return await self._http.ask_json("GET", f"{ADMIN_PATH}/secret")
+
+    async def proof(self, party: str | None = None) -> dict[str, Any]:
+        """What the key's name needs to claim its payouts from a contract; or a party, for admins."""
+        return await self._http.ask_json("GET", f"{account_path(party)}/settlement_proof")
 
     async def address(self) -> dict[str, Any]:
         """Where the key's name is paid."""

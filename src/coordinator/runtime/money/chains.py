@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -12,6 +14,7 @@ from coordinator.settlement.aitbc.node import AitbcNode
 from coordinator.settlement.aitbc.sink import AitbcSink, AitbcTerms
 from coordinator.settlement.aitbc.transfer import TransferSigner
 from coordinator.settlement.evm.claims import ClaimTerms
+from coordinator.settlement.evm.deploy import DeployFailed, deploy
 from coordinator.settlement.evm.rpc import EvmNode
 from coordinator.settlement.evm.signer import GWEI, EvmSigner, Fees
 from coordinator.settlement.evm.sink import EvmSink, EvmTerms
@@ -59,6 +62,8 @@ def evm_node(settings: Settings) -> EvmNode:
 
 def evm_signer(settings: Settings) -> EvmSigner:
     """The owner's key. Raises BadSettings."""
+    if find_spec("eth_account") is None:
+        raise BadSettings("EVM_PRIVATE_KEY: needs a package: install coordinator[evm]")
     try:
         return EvmSigner(_key("EVM_PRIVATE_KEY", settings.evm_private_key, settings.evm_private_key_file))
     except ValueError as error:
@@ -68,6 +73,23 @@ def evm_signer(settings: Settings) -> EvmSigner:
 def evm_fees(settings: Settings) -> Fees:
     """The tip, and the most for each gas."""
     return Fees(round(settings.evm_max_fee_gwei * GWEI), round(settings.evm_tip_gwei * GWEI))
+
+
+async def deploy_distributor(settings: Settings, token: str, sent: Callable[[str], None]) -> str:
+    """The address of a new contract for this token. Raises BadSettings, DeployFailed."""
+    for name in ("evm_rpc_url", "evm_chain_id"):
+        if getattr(settings, name) is None:
+            raise BadSettings(f"{name.upper()}: set it to deploy a contract")
+    assert settings.evm_chain_id is not None
+    node, signer = evm_node(settings), evm_signer(settings)
+    try:
+        return await deploy(
+            node, signer, settings.evm_chain_id, read_address(token), evm_fees(settings), sent=sent
+        )
+    except BadAddress as error:
+        raise DeployFailed(f"TOKEN: {error}") from None
+    finally:
+        await node.close()
 
 
 def open_aitbc(settings: Settings) -> AitbcSink:

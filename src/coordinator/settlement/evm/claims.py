@@ -59,5 +59,6 @@ class ClaimBook:
                 sums = cumulative_sums(paid, terms.scale)
                 self._last = (batch, sums, PayoutTree(terms.chain_id, terms.distributor, sums))
             _, sums, tree = self._last
-        accounts = sorted({read_address(address) for address in addresses})
-        return tree.root, [Claim(account, sums[account], tree.proof(account)) for account in accounts]
+        accounts = sorted({address.lower() for address in addresses})
+        claims = [Claim(read_address(account), sums[account], tree.proof(account)) for account in accounts]
+        return tree.root, claims

@@ -7,6 +7,7 @@ published root counts, whatever transaction published it: it binds all sums, and
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -28,6 +29,7 @@ from coordinator.application.ports import (
 )
 from coordinator.crypto.evm.addresses import BadAddress, read_address
 from coordinator.crypto.evm.payout_tree import PayoutTree
+from coordinator.domain.settlement import Payout
 from coordinator.settlement.evm.contract import Distributor, set_root
 from coordinator.settlement.evm.rpc import SETTING, EvmNode, NodeRefused
 from coordinator.settlement.evm.signer import EvmSigner, Fees, read_transaction
@@ -68,6 +70,8 @@ class EvmSink:
         self._signer = signer
         self._terms = terms
         self._contract = Distributor(node, terms.distributor)
+        self._last: tuple[dict[str, int], bytes] | None = None
+        """Sums, and their root."""
         self.quantum = terms.scale.quantum
 
     def address_fault(self, address: str) -> str | None:
@@ -95,17 +99,13 @@ class EvmSink:
 
     async def prepare(self, batch: SinkBatch, history: SinkHistory) -> PreparedPayment:
         # 1. The sums before, which the contract has to have, and those after.
-        added = [(payout.address, payout.amount) for payout in batch.left]
         try:
-            before = cumulative_sums(history.paid, self._terms.scale)
-            after = cumulative_sums(history.paid, self._terms.scale, added)
+            old, new, total = await asyncio.to_thread(self._roots, history.paid, batch.left)
         except ValueError as error:
             raise SinkUnavailable(f"EVM_TOKEN_DECIMALS: the token has no such amount: {error}") from None
-        old = PayoutTree(self._terms.chain_id, self._terms.distributor, before)
-        new = PayoutTree(self._terms.chain_id, self._terms.distributor, after)
         try:
             fault = await self.check()
-            if fault is None and await self._contract.root() != old.root:
+            if fault is None and await self._contract.root() != old:
                 fault = (
                     "EVM_DISTRIBUTOR: the contract's root is not the one of the batches in this log; is it "
                     "the log's own contract, and EVM_TOKEN_DECIMALS what it always was?"
@@ -113,7 +113,7 @@ class EvmSink:
             if fault is not None:
                 raise SinkUnavailable(fault)
             # 2. Its transaction.
-            data = set_root(old.root, new.root, sum(after.values()), batch.number)
+            data = set_root(old, new, total, batch.number)
             nonce = await self._next_nonce()
             gas = await self._gas(data)
             fees = await self._fees()
@@ -127,7 +127,7 @@ class EvmSink:
             gas=gas,
             fees=fees,
         )
-        return PreparedPayment(signed.raw, signed.hash, nonce, len(batch.left), new.root.hex())
+        return PreparedPayment(signed.raw, signed.hash, nonce, len(batch.left), new.hex())
 
     async def submit(self, payment: PreparedPayment) -> SubmitAnswer:
         try:
@@ -173,6 +173,18 @@ class EvmSink:
 
     async def close(self) -> None:
         await self._node.close()
+
+    def _roots(self, paid: Mapping[str, int], payouts: Sequence[Payout]) -> tuple[bytes, bytes, int]:
+        """The roots before and after these payouts, and the sum of all sums after them. Raises ValueError."""
+        chain_id, distributor, scale = self._terms[:3]
+        before = cumulative_sums(paid, scale)
+        after = cumulative_sums(paid, scale, [(payout.address, payout.amount) for payout in payouts])
+        # The root before is mostly the one that this process made last.
+        if self._last is None or self._last[0] != before:
+            self._last = (before, PayoutTree(chain_id, distributor, before).root)
+        old = self._last[1]
+        self._last = (after, PayoutTree(chain_id, distributor, after).root)
+        return old, self._last[1], sum(after.values())
 
     # --- the transaction -----------------------------------------------------------------------------------
     async def _next_nonce(self) -> int:
@@ -244,13 +256,13 @@ def address_fault(address: str) -> str | None:
 def cumulative_sums(
     paid: Mapping[str, int], scale: Scale, added: Sequence[tuple[str, int]] = ()
 ) -> dict[str, int]:
-    """The sum of each account in the token's smallest unit, by its address with checksum.
+    """The sum of each account in the token's smallest unit, by its address in lower case.
 
     `paid` and `added`: amounts in 10⁻⁶ of the unit. Parties with one address share a sum. Raises ValueError.
     """
     sums: dict[str, int] = {}
     for address, amount in (*paid.items(), *added):
-        account = read_address(address)
+        account = address.lower()
         sums[account] = sums.get(account, 0) + scale.exact(amount)
     return sums
 

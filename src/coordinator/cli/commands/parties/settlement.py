@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coordinator.cli.commands.parties.account import units
-from coordinator.cli.errors import usage
+from coordinator.cli.errors import CommandError, usage
 from coordinator.cli.options import Json, Key, Url, talk
+from coordinator.cli.settings import settings_with
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
 
 app = typer.Typer(
-    help="Payouts in batches: list, show, close, address, confirm, refuse, secret.", no_args_is_help=True
+    help="Payouts in batches: list, show, close, address, proof, confirm, refuse, secret, deploy.",
+    no_args_is_help=True,
 )
 
 Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="The number of a batch.")]
@@ -126,6 +129,48 @@ def address(
         return await client.settlements.set_address(new)
 
     _change(work, "miner", url, api_key, as_json)
+
+
+@app.command()
+def proof(
+    party: Annotated[
+        str | None, typer.Argument(metavar="[MINER]", help="Another name, for admins; else your key's own.")
+    ] = None,
+    url: Url = None,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Show what you need to claim your payouts from the contract by yourself; for the sink `evm`."""
+    role = "miner" if party is None else "admin"
+    found = talk(url, api_key, role, lambda client: client.settlements.proof(party))
+    if as_json:
+        terminal.document(found)
+        return
+    terminal.fields({name: found[name] for name in ("chain_id", "contract", "batch", "root")})
+    for claim in found["claims"]:
+        terminal.fields({**claim, "proof": ",".join(claim["proof"])})
+
+
+@app.command()
+def deploy(
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The address of an ERC-20 token.")],
+) -> None:
+    """Put the contract that pays in this token on the chain of EVM_RPC_URL; its owner is EVM_PRIVATE_KEY."""
+    from coordinator.runtime.money.chains import deploy_distributor
+    from coordinator.settlement.evm.deploy import DeployFailed
+
+    try:
+        made = asyncio.run(deploy_distributor(settings_with(None), token, _tell))
+    except DeployFailed as error:
+        hint = (
+            "Correct it, and run the same command again; `coordinator settlement deploy --help` tells more."
+        )
+        raise CommandError("CHAIN", str(error), hint) from None
+    terminal.write(f"EVM_DISTRIBUTOR={made}\n")
+
+
+def _tell(tx_hash: str) -> None:
+    terminal.note(f"transaction {tx_hash}; it may take some minutes")
 
 
 @app.command()
