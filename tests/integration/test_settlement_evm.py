@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from coordinator.settlement.evm.signer import GWEI
 from coordinator.settlement.evm.sink import EvmSink, EvmTerms
 from coordinator.settlement.scale import Scale
 from tests.harness.evm_chain import CHAIN_ID, EvmChain, EvmServer, Failed
-from tests.integration.settlement_bench import SettlementBench, settling
+from tests.integration.settlement_bench import Killed, SettlementBench, settling
 
 OWNER, STRANGER = "01" * 32, "02" * 32
 FUNDS = 10**24
@@ -151,3 +152,39 @@ async def test_only_a_party_and_admins_see_its_proof(tmp_path: Path) -> None:
             assert 403 == (await client.get("/v1/admin/accounts/rig/settlement_proof")).status_code
         none = (await stage.edge.alice.get("/v1/accounts/me/settlement_proof")).json()
         assert ([], None) == (none["claims"], none["root"])
+
+
+async def test_crashes_and_a_fork_publish_one_root(tmp_path: Path) -> None:
+    """A process dies at each step once, and the chain drops a block: the batch is published and paid once."""
+    async with staged(tmp_path) as stage:
+        await stage.live_at("rig", RIG)
+        await stage.bench.earn("rig")
+        await stage.bench.close()
+        owed = await stage.bench_amount("rig")
+        seen: set[str] = set()
+
+        def die_once(what: str) -> None:
+            if what not in seen:
+                seen.add(what)
+                raise Killed
+
+        forked = False
+        for _ in range(60):
+            with contextlib.suppress(Killed):
+                await stage.bench.sender(step=die_once).round()
+            await stage.bench.caught_up()
+            [batch] = await stage.bench.batches()
+            if batch["state"] == "SETTLED":
+                break
+            if batch["state"] == "SUBMITTED" and not forked:
+                stage.chain.mine()
+                stage.chain.fork_back(1)
+                forked = True
+            elif forked:
+                stage.chain.mine()
+        assert "SETTLED" == batch["state"]
+        assert {"after prepare", "before submit", "after submit", "after settlement.confirm"} <= seen
+        assert 1 == stage.chain.read(stage.distributor, "batch()")
+        proof = await stage.proof("rig")
+        stage.claim(proof)
+        assert owed * 10**12 == stage.has(RIG) == FUNDS - stage.has(stage.distributor)

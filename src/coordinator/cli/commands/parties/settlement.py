@@ -154,6 +154,7 @@ def proof(
 @app.command()
 def deploy(
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The address of an ERC-20 token.")],
+    as_json: Json = False,
 ) -> None:
     """Put the contract that pays in this token on the chain of EVM_RPC_URL; its owner is EVM_PRIVATE_KEY."""
     from coordinator.runtime.money.chains import deploy_distributor
@@ -166,7 +167,10 @@ def deploy(
             "Correct it, and run the same command again; `coordinator settlement deploy --help` tells more."
         )
         raise CommandError("CHAIN", str(error), hint) from None
-    terminal.write(f"EVM_DISTRIBUTOR={made}\n")
+    if as_json:
+        terminal.document({"distributor": made, "token": token})
+    else:
+        terminal.write(f"EVM_DISTRIBUTOR={made}\n")
 
 
 def _tell(tx_hash: str) -> None:
