@@ -208,7 +208,7 @@ class EvmChain:
 
     def new_distributor(self, signer: EvmSigner, token: str, funds: int) -> str:
         """A distributor with so many tokens."""
-        distributor = self.deploy(signer, creation(token))
+        distributor = self.deploy(signer, creation(token, signer.address))
         self.transact(signer, token, calldata("transfer(address,uint256)", distributor, funds))
         return distributor
 

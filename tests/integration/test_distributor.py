@@ -132,7 +132,7 @@ def test_roots_are_the_owners_and_follow_each_other() -> None:
     """Nobody else sets a root; none comes twice or late, lacks funds, or promises less than before."""
     stage = Stage(funds=100)
     one, two = accounts(2)
-    with pytest.raises(Failed, match="not the owner"):
+    with pytest.raises(Failed, match="not the publisher"):
         stage.publish({one: 10}, by=stage.stranger)
     with pytest.raises(Failed, match="not funded"):
         stage.publish({one: 101})
@@ -164,7 +164,7 @@ def test_no_root_pays_more_than_its_total() -> None:
 
 
 def test_the_owner_withdraws_only_what_nobody_was_promised() -> None:
-    """Promised tokens stay for those who have not claimed; a new owner has the rights of the old one."""
+    """Promised tokens stay for those who have not claimed; the owner replaces itself, and the publisher."""
     stage = Stage(funds=1000)
     (one,) = accounts(1)
     stage.publish({one: 300})
@@ -179,6 +179,14 @@ def test_the_owner_withdraws_only_what_nobody_was_promised() -> None:
         stage.chain.transact(stage.owner, stage.distributor, withdraw)
     stage.chain.transact(stage.stranger, stage.distributor, withdraw)
     assert 700 == stage.has(safe)
+    # A lost or stolen key publishes no more.
+    replace = calldata("set_publisher(address)", stage.stranger.address)
+    with pytest.raises(Failed, match="not the owner"):
+        stage.chain.transact(stage.owner, stage.distributor, replace)
+    stage.chain.transact(stage.stranger, stage.distributor, replace)
+    with pytest.raises(Failed, match="not the publisher"):
+        stage.publish({one: 301})
+    stage.publish({one: 300}, by=stage.stranger)
     stage.claim(one)
     assert 300 == stage.has(one)
 
@@ -188,7 +196,7 @@ def test_a_token_that_calls_back_is_paid_once() -> None:
     chain = EvmChain(OWNER, STRANGER)
     owner, stranger = chain.signers
     token = chain.deploy(owner, bytecode(REENTERING_TOKEN) + word(1000))
-    distributor = chain.deploy(owner, creation(token))
+    distributor = chain.deploy(owner, creation(token, owner.address))
     chain.transact(owner, token, calldata("transfer(address,uint256)", distributor, 1000))
     (one,) = accounts(1)
     tree = PayoutTree(CHAIN_ID, distributor, {one: 10})

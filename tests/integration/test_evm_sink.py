@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -260,13 +259,13 @@ async def test_a_root_that_another_transaction_published_counts() -> None:
 
 
 async def test_nothing_is_prepared_against_another_chain_or_contract() -> None:
-    """Chain, contract, owner, decimals and the root before are checked; each fault names its setting."""
+    """Chain, contract, publisher, decimals and the root before are checked; each fault names its setting."""
     async with staged() as stage:
         await stage.pay({account(1): 7})
         faults = {
             "EVM_CHAIN_ID: 1, but the node is of chain 1337": stage.new_sink(chain_id=1),
             "EVM_DISTRIBUTOR: there is no contract": stage.new_sink(distributor=account(9)),
-            "EVM_PRIVATE_KEY: it is the key of": stage.new_sink(STRANGER),
+            "EVM_PRIVATE_KEY: it is of": stage.new_sink(STRANGER),
             "EVM_TOKEN_DECIMALS: the token has 18": stage.new_sink(scale=Scale(10**6)),
         }
         for fault, sink in faults.items():
@@ -316,17 +315,19 @@ async def test_an_operator_deploys_the_contract(
         for chain_id, token, code, says in (
             ("1", stage.token, 1, "CHAIN: EVM_CHAIN_ID: 1, but the node is of chain 1337"),
             (str(CHAIN_ID), account(9), 1, "CHAIN: there is no contract of a token"),
-            (str(CHAIN_ID), "0x42", 1, "CHAIN: TOKEN: invalid address"),
+            (str(CHAIN_ID), "0x42", 1, "CHAIN: invalid address"),
             (str(CHAIN_ID), stage.token.lower(), 0, "transaction 0x"),
         ):
             monkeypatch.setenv("EVM_CHAIN_ID", chain_id)
-            assert code == await asyncio.to_thread(main, ["settlement", "deploy", token])
+            arguments = ["settlement", "deploy", token, "--owner", account(5)]
+            assert code == await asyncio.to_thread(main, arguments)
             printed = capsys.readouterr()
             assert says in printed.err
             assert SECRET not in printed.err
         name, _, made = printed.out.strip().partition("=")
         assert ("EVM_DISTRIBUTOR", True) == (name, made != stage.distributor)
         assert await stage.new_sink(distributor=made).check() is None
+        assert int(account(5), 16) == stage.chain.read(made, "owner()")
 
 
 HOSTILE: dict[str, bytes] = {
@@ -343,7 +344,7 @@ HOSTILE: dict[str, bytes] = {
     "compressed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
     "elsewhere": b"HTTP/1.1 307 T\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
 }
-TYPES: tuple[Any, ...] = (None, True, -1, "", "0x", "0x" + "f" * 65, [], {})
+TYPES: tuple[Any, ...] = (None, True, "0x", "0x" + "f" * 65, {})
 METHODS = (
     *("eth_chainId", "eth_blockNumber", "eth_getBlockByNumber", "eth_getTransactionCount", "eth_getCode"),
     *("eth_call", "eth_estimateGas", "eth_sendRawTransaction", "eth_getTransactionByHash"),
@@ -367,13 +368,14 @@ async def test_hostile_answers_change_nothing() -> None:
 
 async def outcomes_are_harmless(stage: Stage, payment: PreparedPayment) -> None:
     stage.chain.waiting = []  # so that each prepare goes its whole way
-    with contextlib.suppress(SinkUnavailable):
+    try:
         await stage.prepare({account(1): 7})
+    except SinkUnavailable as error:
+        told = str(error)
+        assert SECRET not in told  # noqa: PT017 - most answers raise, and some are harmless
     for answer in (await stage.sink.submit(payment), await stage.sink.poll(payment)):
         assert isinstance(answer, (Submitted, Unknown, Pending, Gone))
         assert not isinstance(answer, Unknown) or SECRET not in answer.reason
-    fault = await stage.sink.check()
-    assert fault is None or SECRET not in fault
 
 
 def said(answer: bytes, params: list[Any]) -> bytes:

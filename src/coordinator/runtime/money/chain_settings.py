@@ -31,7 +31,7 @@ class ChainSettings(BaseSettings):
     evm_distributor: Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")] | None = None
     """The contract from which payees claim."""
     evm_private_key: SecretStr | None = None
-    """Of the contract's owner, in hex."""
+    """Of the contract's publisher, in hex."""
     evm_private_key_file: Path | None = None
     """A file with this key, in place of the setting."""
     evm_token_decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)] = 6

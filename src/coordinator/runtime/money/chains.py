@@ -61,7 +61,7 @@ def evm_node(settings: Settings) -> EvmNode:
 
 
 def evm_signer(settings: Settings) -> EvmSigner:
-    """The owner's key. Raises BadSettings."""
+    """The publisher's key. Raises BadSettings."""
     if find_spec("eth_account") is None:
         raise BadSettings("EVM_PRIVATE_KEY: needs a package: install coordinator[evm]")
     try:
@@ -75,19 +75,23 @@ def evm_fees(settings: Settings) -> Fees:
     return Fees(round(settings.evm_max_fee_gwei * GWEI), round(settings.evm_tip_gwei * GWEI))
 
 
-async def deploy_distributor(settings: Settings, token: str, sent: Callable[[str], None]) -> str:
-    """The address of a new contract for this token. Raises BadSettings, DeployFailed."""
+async def deploy_distributor(
+    settings: Settings, token: str, owner: str | None, sent: Callable[[str], None]
+) -> str:
+    """The address of a new contract for this token. `owner`: None for the key's own address.
+
+    Raises BadSettings, DeployFailed.
+    """
     for name in ("evm_rpc_url", "evm_chain_id"):
         if getattr(settings, name) is None:
             raise BadSettings(f"{name.upper()}: set it to deploy a contract")
     assert settings.evm_chain_id is not None
     node, signer = evm_node(settings), evm_signer(settings)
     try:
-        return await deploy(
-            node, signer, settings.evm_chain_id, read_address(token), evm_fees(settings), sent=sent
-        )
+        addresses = read_address(token), read_address(owner or signer.address)
+        return await deploy(node, signer, settings.evm_chain_id, *addresses, evm_fees(settings), sent=sent)
     except BadAddress as error:
-        raise DeployFailed(f"TOKEN: {error}") from None
+        raise DeployFailed(str(error)) from None
     finally:
         await node.close()
 

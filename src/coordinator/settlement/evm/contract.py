@@ -26,9 +26,9 @@ def compiled() -> dict[str, Any]:
     return made
 
 
-def creation(token: str) -> bytes:
-    """The data of the transaction that creates the contract for a token."""
-    return bytes.fromhex(compiled()["bytecode"][2:]) + _address(token)
+def creation(token: str, owner: str) -> bytes:
+    """The data of the transaction that creates the contract for a token. Its sender publishes roots."""
+    return bytes.fromhex(compiled()["bytecode"][2:]) + _address(token) + _address(owner)
 
 
 def set_root(expected_root: bytes, new_root: bytes, new_total: int, batch: int) -> bytes:
@@ -56,6 +56,9 @@ class Distributor:
 
     async def owner(self) -> str:
         return _read_address(await self._read(self.address, "owner()"))
+
+    async def publisher(self) -> str:
+        return _read_address(await self._read(self.address, "publisher()"))
 
     async def total(self) -> int:
         return int.from_bytes(await self._read(self.address, "total()"), "big")

@@ -27,12 +27,13 @@ async def deploy(
     signer: EvmSigner,
     chain_id: int,
     token: str,
+    owner: str,
     fees: Fees,
     *,
     seconds: float = 300.0,
     sent: Callable[[str], None] = lambda tx_hash: None,
 ) -> str:
-    """The address of a new contract for this token, whose owner is the signer.
+    """The address of a new contract for this token, whose publisher is the signer.
 
     `sent` is told the transaction's hash before it is sent. Raises DeployFailed.
     """
@@ -42,7 +43,7 @@ async def deploy(
             raise DeployFailed(f"EVM_CHAIN_ID: {chain_id}, but the node is of chain {found}")
         if not await node.code(token):
             raise DeployFailed(f"there is no contract of a token at {token}")
-        data = creation(token)
+        data = creation(token, owner)
         gas = min(await node.estimate_gas(signer.address, None, data) * 5 // 4, MAX_CREATION_GAS)
         base = await node.base_fee()
         if base + fees.tip > fees.most:
@@ -57,14 +58,14 @@ async def deploy(
         )
         sent(signed.hash)
         await node.send(signed.raw)
-        return await _made(node, signer, signed.hash, token, time.monotonic() + seconds)
+        return await _made(node, signer, signed.hash, (token, owner), time.monotonic() + seconds)
     except NodeRefused as error:
         raise DeployFailed(f"{SETTING}: {error}") from None
     except SinkUnavailable as error:
         raise DeployFailed(str(error)) from None
 
 
-async def _made(node: EvmNode, signer: EvmSigner, tx_hash: str, token: str, until: float) -> str:
+async def _made(node: EvmNode, signer: EvmSigner, tx_hash: str, facts: tuple[str, str], until: float) -> str:
     while (receipt := await node.receipt(tx_hash)) is None:
         if time.monotonic() > until:
             raise DeployFailed(f"transaction {tx_hash} is in no block yet; look for it in an explorer")
@@ -74,6 +75,7 @@ async def _made(node: EvmNode, signer: EvmSigner, tx_hash: str, token: str, unti
         raise DeployFailed(f"transaction {tx_hash} failed on the chain")
     address = address_of(address_bytes(made))
     contract = Distributor(node, address)
-    if (await contract.owner(), await contract.token()) != (signer.address, token):
+    told = (await contract.publisher(), await contract.token(), await contract.owner())
+    if told != (signer.address, *facts):
         raise DeployFailed(f"{SETTING}: the contract at {address} is another one")
     return address

@@ -5,7 +5,8 @@
 @license Apache-2.0
 @notice Pays tokens by a Merkle root of cumulative sums: an account has earned so much since the beginning, and
     claims the part that it has not got yet. A new root never takes away what an older one granted, because the
-    sums only grow; the owner sees to that, and the contract to the total.
+    sums only grow; the publisher sees to that, and the contract to the total. The owner names the publisher, so
+    that a lost or stolen key of the publisher can be replaced.
 @dev A leaf is keccak256(keccak256(abi.encode(chain id, this contract, account, cumulative))); the two hashes of
     a pair are sorted. The token must move exactly the amount that it is told to: no fee on transfers.
 """
@@ -30,8 +31,13 @@ event OwnerSet:
     old_owner: indexed(address)
     new_owner: indexed(address)
 
+event PublisherSet:
+    old_publisher: indexed(address)
+    new_publisher: indexed(address)
+
 token: public(immutable(IERC20))
 owner: public(address)
+publisher: public(address)
 root: public(bytes32)
 batch: public(uint256)
 total: public(uint256)
@@ -40,10 +46,12 @@ claimed: public(HashMap[address, uint256])
 
 
 @deploy
-def __init__(token_: IERC20):
+def __init__(token_: IERC20, owner_: address):
     assert token_.address.is_contract, "the token is no contract"
+    assert owner_ != empty(address), "no owner"
     token = token_
-    self.owner = msg.sender
+    self.owner = owner_
+    self.publisher = msg.sender
 
 
 @external
@@ -53,7 +61,7 @@ def set_root(expected_root: bytes32, new_root: bytes32, new_total: uint256, batc
         for the part that is paid.
     @dev `expected_root` makes a repeated or late call fail, instead of bringing an older root back.
     """
-    assert msg.sender == self.owner, "not the owner"
+    assert msg.sender == self.publisher, "not the publisher"
     assert expected_root == self.root, "another root is set"
     assert batch > self.batch, "not a later batch"
     assert new_total >= self.total, "sums never fall"
@@ -103,9 +111,19 @@ def withdraw(to: address):
 @external
 def set_owner(new_owner: address):
     """
-    @notice Hand over the right to set roots.
+    @notice Hand over all rights of the owner.
     """
     assert msg.sender == self.owner, "not the owner"
     assert new_owner != empty(address), "no owner"
     log OwnerSet(old_owner=msg.sender, new_owner=new_owner)
     self.owner = new_owner
+
+
+@external
+def set_publisher(new_publisher: address):
+    """
+    @notice Say who sets roots from now on. The zero address: nobody.
+    """
+    assert msg.sender == self.owner, "not the owner"
+    log PublisherSet(old_publisher=self.publisher, new_publisher=new_publisher)
+    self.publisher = new_publisher

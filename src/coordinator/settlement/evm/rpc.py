@@ -22,7 +22,14 @@ Block = int | Literal["latest", "pending"]
 
 
 _PHRASES: Final = (
-    *("not the owner", "another root is set", "not a later batch", "sums never fall", "not funded"),
+    *(
+        "not the owner",
+        "not the publisher",
+        "another root is set",
+        "not a later batch",
+        "sums never fall",
+        "not funded",
+    ),
     *("invalid proof", "nothing to claim", "more than the total", "the token refused"),
     *("already known", "known transaction", "already imported", "nonce too low", "nonce too high"),
     *("underpriced", "insufficient funds", "fee cap", "gas", "reverted"),

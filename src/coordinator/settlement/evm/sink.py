@@ -87,9 +87,9 @@ class EvmSink:
                 return (
                     "EVM_DISTRIBUTOR: there is no contract; deploy one: coordinator settlement deploy TOKEN"
                 )
-            owner = await self._contract.owner()
-            if owner != self._signer.address:
-                return f"EVM_PRIVATE_KEY: it is the key of {self._signer.address}; the owner is {owner}"
+            publisher = await self._contract.publisher()
+            if publisher != self._signer.address:
+                return f"EVM_PRIVATE_KEY: it is of {self._signer.address}; the publisher is {publisher}"
             decimals = await self._contract.decimals()
             if 10**decimals != terms.scale.per_unit:
                 return f"EVM_TOKEN_DECIMALS: the token has {decimals}"

@@ -154,14 +154,18 @@ def proof(
 @app.command()
 def deploy(
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="The address of an ERC-20 token.")],
+    owner: Annotated[
+        str | None,
+        typer.Option("--owner", help="Who may replace the key, and withdraw; without it, the key itself."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put the contract that pays in this token on the chain of EVM_RPC_URL; its owner is EVM_PRIVATE_KEY."""
+    """Put the contract that pays in this token on a chain; the coordinator's key publishes there."""
     from coordinator.runtime.money.chains import deploy_distributor
     from coordinator.settlement.evm.deploy import DeployFailed
 
     try:
-        made = asyncio.run(deploy_distributor(settings_with(None), token, _tell))
+        made = asyncio.run(deploy_distributor(settings_with(None), token, owner, _tell))
     except DeployFailed as error:
         hint = (
             "Correct it, and run the same command again; `coordinator settlement deploy --help` tells more."
