@@ -6,6 +6,7 @@ Blocks are mined when a test says so, and it may fork back. Its answers may be r
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, cast
@@ -26,6 +27,9 @@ from coordinator.crypto.evm.payout_tree import word
 from coordinator.settlement.evm.contract import claim, creation
 from coordinator.settlement.evm.signer import GWEI, EvmSigner, Fees
 from tests.harness.receiver import Got, Receiver
+
+# These libraries lift the limit of recursion for all tests of the process: deep JSON would end it.
+sys.setrecursionlimit(1000)
 
 CHAIN_ID = 1337
 COINS = 10**21

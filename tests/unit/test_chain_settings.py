@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,17 @@ def test_a_key_may_be_in_a_file(tmp_path: Path) -> None:
     sink = open_evm(settings)
     assert 1 == sink.quantum
     assert "5ec2e7" not in repr(vars(sink)) + repr(settings)
+
+
+def test_the_libraries_leave_the_limit_of_recursion() -> None:
+    """With the limit that one of them sets, deep JSON from anybody would end the process."""
+    program = (
+        "import sys; from coordinator.settlement.evm.signer import EvmSigner as E;"
+        "from coordinator.settlement.aitbc.transfer import TransferSigner as T;"
+        "before = sys.getrecursionlimit(); E('01' * 32); T('01' * 32);"
+        "sys.exit(sys.getrecursionlimit() != before or 'eth_account' not in sys.modules)"
+    )
+    assert 0 == subprocess.run([sys.executable, "-c", program]).returncode
 
 
 def test_a_sink_pays_what_its_chain_has_exactly() -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from eth_account import Account
 
 GWEI: Final = 10**9
 _KEY: Final = re.compile(r"(0x)?[0-9a-fA-F]{64}")
@@ -39,13 +43,10 @@ class EvmSigner:
 
     def __init__(self, key: str) -> None:
         """`key`: 32 bytes in hex. Raises ValueError, whose text shows nothing of it."""
-        # Imported here: it is an extra, and slow to load.
-        from eth_account import Account
-
         if (fault := key_fault(key)) is not None:
             raise ValueError(fault)
         try:
-            self._account = Account.from_key(bytes.fromhex(key.removeprefix("0x")))
+            self._account = _library().from_key(bytes.fromhex(key.removeprefix("0x")))
         except Exception:
             raise ValueError("is no key of secp256k1") from None
         self.address: str = self._account.address
@@ -66,6 +67,17 @@ class EvmSigner:
         }
         signed = self._account.sign_transaction(facts if to is None else {**facts, "to": to})
         return SignedTransaction(bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex())
+
+
+def _library() -> type[Account]:
+    # Imported here: it is an extra, and slow to load. A library below it lifts the interpreter's limit of
+    # recursion to 100,000, with which deep JSON from anybody would end the process.
+    limit = sys.getrecursionlimit()
+    try:
+        from eth_account import Account
+    finally:
+        sys.setrecursionlimit(limit)
+    return Account
 
 
 def read_transaction(raw: bytes) -> SentTransaction:
