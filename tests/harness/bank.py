@@ -18,6 +18,7 @@ from coordinator.application.ports import (
     SinkBatch,
     SinkHistory,
     SinkRefused,
+    SinkUnavailable,
     SubmitAnswer,
     Submitted,
     Unknown,
@@ -49,6 +50,8 @@ class Bank:
         self.sent: list[PreparedPayment] = []
         self.prepared = 0
         self.replace_after: float | None = None
+        self.away = False
+        """No fee can be asked for a replacement."""
         self.histories: list[SinkHistory] = []
 
     # --- the books ------------------------------------------------------------------------------------------
@@ -136,6 +139,8 @@ class Bank:
     async def replacement(
         self, payments: Sequence[PreparedPayment], pending_seconds: float
     ) -> PreparedPayment | None:
+        if self.away:
+            raise SinkUnavailable("the bank is away")
         if self.replace_after is None or len(payments) > 1 or pending_seconds < self.replace_after:
             return None
         known = json.loads(payments[-1].body)

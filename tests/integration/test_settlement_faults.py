@@ -203,6 +203,23 @@ async def test_a_stuck_payment_is_replaced_under_its_nonce(tmp_path: Path) -> No
             assert len({payment.nonce for payment in bank.sent}) == 1
 
 
+async def test_a_sink_that_is_away_replaces_nothing(tmp_path: Path) -> None:
+    """Health says so, and the payment is asked for again."""
+    bank = Bank(confirmations=4)
+    bank.away = True
+    async with settling(tmp_path, bank) as bench:
+        await bench.earn()
+        owed = await bench.balance("rig")
+        number = await bench.close()
+        sender = bench.sender()
+        for _ in range(3):  # prepared, submitted, pending
+            await bench.caught_up()
+            went_on = await sender.round()
+        assert (went_on, bench.part.problem) == (False, f"batch {number}: the bank is away")
+        await bench.run(sender)
+        assert (bank.paid, bench.part.ok, bench.part.failures) == ({"rig": owed}, True, 1)
+
+
 async def test_two_coordinators_settle_a_batch_once(tmp_path: Path, database_url: str, amqp_url: str) -> None:
     """Both close and send at once, as if each led: one batch, one set of bytes, one payment."""
     bank = Bank(confirmations=1)

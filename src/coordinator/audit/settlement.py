@@ -34,7 +34,7 @@ class Batches:
         self.prepared: list[Event] = []
         """The open part: hash, nonce and count of all bytes that were prepared."""
         self.submitted = False
-        self.paid: list[str] = []
+        self.paid: set[str] = set()
         """The hashes of all confirmed parts."""
 
     def settled(self, event: Event, position: int) -> None:
@@ -73,7 +73,7 @@ class Batches:
                     raise Found("settlement", "only prepared bytes are paid", hashes, event["hash"])
                 if event["hash"] in self.paid:
                     raise Found("settlement", "the same bytes pay once", None, event["hash"])
-                self.paid.append(event["hash"])
+                self.paid.add(event["hash"])
                 ended = self._end()
                 total = sum(amount for _, amount in ended)
                 return {TRANSIT: -total, OUTSIDE: total}
@@ -144,13 +144,14 @@ class Batches:
 
     def dump(self) -> dict[str, Any]:
         """For a file; see `load`."""
-        return dict(vars(self))
+        return {**vars(self), "paid": sorted(self.paid)}
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> Batches:
         """The batches of `dump`, read from JSON."""
         batches = cls()
         vars(batches).update(values)
+        batches.paid = set(values["paid"])
         return batches
 
 

@@ -298,15 +298,18 @@ class SettlementSender:
         self, state: Settlement, payment: PreparedPayment, payments: Sequence[PreparedPayment]
     ) -> bool:
         number, part = state.closed.number, state.part
-        self._part.works()
         pending = f"pending {number}/{part}/{payments[-1].hash}"
         self._since = {doubt: at for doubt, at in self._since.items() if doubt == pending}
         if state.submitted is None:
             await self._record(SettlementSubmit(number=number, part=part, hash=payment.hash))
             return True
         seconds = self._clock.monotonic() - self._since.setdefault(pending, self._clock.monotonic())
-        other = await self._bounded(self._sink.replacement(payments, seconds), None)
+        try:
+            other = await self._bounded(self._sink.replacement(payments, seconds), None)
+        except SinkUnavailable as error:
+            raise _Later(f"batch {number}: {error}") from None
         if other is None:
+            self._part.works()
             self._delay = self._pace.poll_seconds
             raise _Later
         await self._record(_prepare_command(state, other))

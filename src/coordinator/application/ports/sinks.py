@@ -129,7 +129,10 @@ class SettlementSink(Protocol):
     async def replacement(
         self, payments: Sequence[PreparedPayment], pending_seconds: float
     ) -> PreparedPayment | None:
-        """Other bytes with the same nonce, for payments that are pending for so long; None to wait on."""
+        """Other bytes with the same nonce, for payments that are pending for so long; None to wait on.
+
+        Raises SinkUnavailable.
+        """
 
     async def close(self) -> None:
         """Give back connections. May be called twice."""
