@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 from playwright.async_api import expect
@@ -12,7 +13,7 @@ from tests.harness.executor import SERVICE
 from tests.harness.stage import ALICE, ROOT, Stage, key_of
 from tests.harness.waiting import eventually
 
-PAYS_OUT: dict[str, object] = {
+PAYS_OUT: dict[str, Any] = {
     "dispute_window_seconds": 30,
     "settlement_sink": "file",
     "settlement_minimum": 1,
