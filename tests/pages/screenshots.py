@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 from playwright.async_api import Browser, expect
 
+from coordinator.client import Coordinator as Client
 from coordinator.edge.dashboard.rendering import NAVIGATION
 from tests.acceptance.cli_process import Coordinator, dev
 from tests.harness.dashboard import DESKTOP, PHONE, START_MS, chromium, reading
@@ -102,8 +103,12 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
         return found
 
     client = _key(coordinator, "CLIENT").partition(":")[0]
-    ran = coordinator.run("account", "deposit", client, "100000", "--id", "books/2026/17")
+    ran = coordinator.run("account", "deposit", client, "1000000", "--id", "books/2026/17")
     assert 0 == ran.code, ran.err
+    with Client(coordinator.url, _key(coordinator, "ADMIN")) as admin:
+        for service in ("checksum", "image_processing"):  # they are nearly free
+            spec = admin.registry.show(service).spec()
+            admin.registry.revise({**spec, "pricing": {**spec["pricing"], "unit": "second", "amount": "5"}})
     for number in range(JOBS):
         submit("checksum", "--payload", json.dumps({"text": f"text {number}"}))
     picture = submit("image_processing", "--file", "images=in.png", "--payload", '{"output_format": "webp"}')
@@ -120,8 +125,8 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
         )
     submit("llm_inference", "--payload", '{"model": "llama-7b", "prompt": "hi"}')
     eventually_now(lambda: 0 == coordinator.run("settlement", "close").code, "a batch is closed")
-    late = submit("checksum", "--payload", '{"text": "late"}')
-    disputing = ("account", "dispute", late, "--reason", "the digest is wrong")
+    late = submit("image_processing", "--file", "images=in.png", "--payload", '{"output_format": "webp"}')
+    disputing = ("account", "dispute", late, "--reason", "it is too dark")
     eventually_now(lambda: 0 == coordinator.run(*disputing).code, "a payment is disputed")
     return {
         **{name.lower().replace(" ", "-"): path for name, path, roles in NAVIGATION if "admin" in roles},
