@@ -32,6 +32,7 @@ MONEY = {
     "DISPUTE_WINDOW_SECONDS": "20",
     "SETTLEMENT_SINK": "file",
     "SETTLEMENT_MINIMUM": "1",
+    "SETTLEMENT_EVERY_SECONDS": "0",
 }
 OWN_PAGES = {"CLIENT": {"spending": "/spending"}, "MINER": {"earnings": "/earnings"}}
 """Pages that an admin does not see, by role."""
