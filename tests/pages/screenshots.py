@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import tempfile
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from coordinator.client import Coordinator as Client
 from coordinator.edge.dashboard.rendering import NAVIGATION
 from tests.acceptance.cli_process import Coordinator, dev
 from tests.harness.dashboard import DESKTOP, PHONE, START_MS, chromium, reading
-from tests.harness.waiting import eventually_now
+from tests.harness.waiting import PATIENCE_SECONDS
 
 FOLDER = Path("demo-output/screenshots")
 JOBS = 30
@@ -103,6 +104,11 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
         found: str = json.loads(ran.out.splitlines()[-1])["job_id"]
         return found
 
+    def succeeds(*arguments: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (ran := coordinator.run(*arguments)).code:
+            assert time.monotonic() < deadline, ran.err
+
     client = _key(coordinator, "CLIENT").partition(":")[0]
     ran = coordinator.run("account", "deposit", client, "1000000", "--id", "books/2026/17")
     assert 0 == ran.code, ran.err
@@ -125,10 +131,9 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
             "86400",
         )
     submit("llm_inference", "--payload", '{"model": "llama-7b", "prompt": "hi"}')
-    eventually_now(lambda: 0 == coordinator.run("settlement", "close").code, "a batch is closed")
+    succeeds("settlement", "close")
     late = submit("image_processing", "--file", "images=in.png", "--payload", '{"output_format": "webp"}')
-    disputing = ("account", "dispute", late, "--reason", "it is too dark")
-    eventually_now(lambda: 0 == coordinator.run(*disputing).code, "a payment is disputed")
+    succeeds("account", "dispute", late, "--reason", "it is too dark")
     return {
         **{name.lower().replace(" ", "-"): path for name, path, roles in NAVIGATION if "admin" in roles},
         "settlement-batch": "/money/batches/1",
