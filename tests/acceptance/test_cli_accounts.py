@@ -17,6 +17,8 @@ from coordinator.wire.amounts import units
 from tests.acceptance.cli_process import Coordinator, dev, running
 from tests.harness.waiting import PATIENCE_SECONDS
 
+NOWHERE = '{"min_vram_gb": 4000}'
+"""No miner has that."""
 NOBODY = "0190163d-8694-739b-aea5-966c26f8ad91"
 
 
@@ -98,6 +100,18 @@ def test_money_from_its_deposit_to_its_refund(coordinator: Coordinator) -> None:
     assert units(12_500_000) in shown(coordinator, "show", me)
     assert "withdrawal" in shown(coordinator, "withdraw", me, "0.5", "--id", "payout-1")
     assert 12_000_000 == told(coordinator, "show")["balance"]
+
+    # A budget is what is set aside; in units.
+    capped = ("job", "submit", "checksum", "--payload", '{"text": "y"}', "--constraints", NOWHERE)
+    capped_job = coordinator.run(*capped, "--budget", "0.25", "--json").json()["job_id"]
+    assert 250_000 == told(coordinator, "show")["held"]
+    assert 0 == coordinator.run("job", "cancel", capped_job).code
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while told(coordinator, "show")["held"]:
+        assert time.monotonic() < deadline, "the hold returns"
+    for amount in ("0", "-1", "x", "0.0000001"):
+        ran = coordinator.run(*capped, f"--budget={amount}")
+        assert (2, True) == (ran.code, f"invalid amount '{amount}'" in ran.err), ran.err
     assert "earned" not in shown(coordinator, "services", me)
 
 

@@ -11,18 +11,21 @@ from uuid import UUID
 
 import pytest
 
+from coordinator.application.figures import attention
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.receipt import receipt_id
 from coordinator.crypto.signature import matches
 from coordinator.domain.errors import Refusal
 from coordinator.domain.messages import Role
 from coordinator.edge.dashboard.data import overview
-from coordinator.edge.dashboard.data.money import account, books
+from coordinator.edge.dashboard.data.money import account, books, payouts
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.sign_in import FORM_FIELD
 from coordinator.wire.amounts import short_units
+from tests.harness.bank import Bank
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import an_edge, key_of
+from tests.integration.settlement_bench import settling
 from tests.integration.test_dashboard_data import ALICE, BOB, EVE, RIG, ROOT, context_of
 from tests.integration.test_money import HOLD, JOB, deposit, money_of, register, settled, work
 from tests.unit.dashboard_fakes import a_browser, field, log_in
@@ -53,8 +56,25 @@ async def test_the_pages_say_what_the_statements_say(where: dict[str, Any]) -> N
         await register(edge)
         first, second = await work(edge, 40), await work(edge, 40)
         held = (await edge.submit(edge.alice, **JOB))["job_id"]
-        disputed = await edge.alice.post(f"/v1/jobs/{first}/dispute", json={"reason": "<b>silent"})
-        await edge.reached(disputed.json()["position"])
+        async with a_browser(edge.app) as browser:
+            await log_in(browser, key_of("alice"))
+            page = (await browser.get(f"/jobs/{first}")).text
+            assert "credits; may be disputed until" in text_of(page)
+            sent = {
+                FORM_FIELD: field((await browser.get("/services")).text, FORM_FIELD),
+                "reason": "<b>silent",
+            }
+            for path, status in ((first, 303), (first, 303), (held, 404), (str(UUID(int=5)), 404)):
+                answer = await browser.post(f"/jobs/{path}/dispute", data=sent)
+                assert status == answer.status_code, answer.text
+            page = (await browser.get(f"/jobs/{first}")).text
+            assert "disputed until an admin decides" in text_of(page)
+            assert f"/jobs/{first}/dispute" not in page
+        async with a_browser(edge.app) as browser:
+            await log_in(browser, key_of("bob"))
+            sent[FORM_FIELD] = field((await browser.get("/services")).text, FORM_FIELD)
+            assert 404 == (await browser.post(f"/jobs/{second}/dispute", data=sent)).status_code
+        await edge.reached(edge.coordinator.feed.head)
         assert await edge.coordinator.watermarks.reached("settler", edge.coordinator.feed.head, 30)
         available, hold, _, _ = await money_of(edge, "alice")
         assert HOLD == hold
@@ -157,12 +177,76 @@ async def test_the_pages_say_what_the_statements_say(where: dict[str, Any]) -> N
             assert 2 == text_of((await browser.get("/money/accounts/alice")).text).count("payout-1") + 1
         states = {line.job_id: line.state for line in (await account.load(context, RIG, "rig", 30)).entries}
         assert {first: "refunded", second: "pending"} == states
+        async with a_browser(edge.app) as browser:
+            await log_in(browser, key_of("alice"))
+            page = (await browser.get(f"/jobs/{first}")).text
+            assert (True, False) == ("refunded" in text_of(page), f"/jobs/{first}/dispute" in page)
         left, _, _, _ = await money_of(edge, "alice")
         assert available + prices[first] - 250_000 == left
         await edge.alice.post(f"/v1/jobs/{held}/cancel")
         await settled(edge)
         assert await edge.coordinator.watermarks.reached("settler", edge.coordinator.feed.head, 30)
         assert () == (await account.load(context, ALICE, "alice", 90)).holds
+
+
+async def test_a_batch_is_on_the_pages_of_those_whom_it_concerns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An admin sees whole batches, a miner its own payouts; a late one needs attention."""
+    async with settling(tmp_path, Bank()) as bench:
+        edge = bench.edge
+        context = context_of(edge)
+        await bench.earn("rig")
+        assert 1 == await bench.close()
+        await bench.run(bench.sender())
+        paid = (await account.load(context, RIG, "rig", 7)).payouts
+        assert paid is not None
+        await bench.earn("rig")
+        await bench.earn("other-rig")
+        earned = {name: await bench.balance(name) for name in ("rig", "other-rig")}
+        assert 2 == await bench.close()
+        await bench.caught_up()
+
+        # 1. The miner: its own amounts alone.
+        found = (await account.load(context, RIG, "rig", 7)).payouts
+        assert found is not None
+        [second, first] = found.lines
+        assert (2, earned["rig"], "IN_TRANSIT") == (second.number, second.amount, second.state)
+        assert ((first,), "PAID") == (paid.lines, first.state)
+        lines = (await account.load(context, RIG, "rig", 7)).entries
+        assert [("payout", "batch 2"), ("payout", "batch 1")] == [
+            (line.kind, line.business_id) for line in lines if not line.job_id
+        ]
+        async with a_browser(edge.app) as browser:
+            await log_in(browser, key_of("other-rig"))
+            words = text_of((await browser.get("/earnings")).text)
+            assert f"in transit 2 {short_units(earned['other-rig'])}" in words
+            assert 403 == (await browser.get("/money/batches/2")).status_code
+
+        # 2. Those who see all: the batch, and the advice once it is late.
+        listed = (await books.load(context, EVE)).batches
+        assert listed is not None
+        assert [(2, "OPEN", 2, sum(earned.values())), (1, "SETTLED", 1, first.amount)] == [
+            (line.number, line.state, line.payouts, line.total) for line in listed.lines
+        ]
+        monkeypatch.setattr(payouts, "LATE_BATCH_MILLIS", 0)
+        monkeypatch.setattr(attention, "LATE_BATCH_MILLIS", 0)
+
+        async def asked() -> Any:
+            lines = (await overview.load(context, ROOT)).attention
+            return [line for line in lines if line.subject == "batch"]
+
+        [line] = await eventually(asked, "the overview tells of the batch")
+        assert "money/batches/2" == line.link
+        async with a_browser(edge.app) as browser:
+            await log_in(browser, key_of("root"))
+            words = text_of((await browser.get("/money")).text)
+            assert "closed for the sink bank: set SETTLEMENT_SINK=bank" in words
+            page = await browser.get(f"/{line.link}")
+            assert f"other-rig {short_units(earned['other-rig'])} in transit" in text_of(page.text)
+            await bench.run(bench.sender())
+            assert "settled" in text_of((await browser.get(f"/{line.link}")).text)
+            assert (0, 0) == await payouts.open_batch(context)
 
 
 async def test_many_entries_take_a_moment(where: dict[str, Any]) -> None:

@@ -10,19 +10,33 @@ import json
 import re
 import sys
 import tempfile
+import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from playwright.async_api import Browser, expect
 
+from coordinator.client import Coordinator as Client
 from coordinator.edge.dashboard.rendering import NAVIGATION
 from tests.acceptance.cli_process import Coordinator, dev
 from tests.harness.dashboard import DESKTOP, PHONE, START_MS, chromium, reading
+from tests.harness.waiting import PATIENCE_SECONDS
 
 FOLDER = Path("demo-output/screenshots")
 JOBS = 30
 MINERS = ("--miners", "2")
+MONEY = {
+    "SETTLEMENT": "on",
+    "FEE_BPS": "250",
+    "DISPUTE_WINDOW_SECONDS": "20",
+    "SETTLEMENT_SINK": "file",
+    "SETTLEMENT_MINIMUM": "1",
+    "SETTLEMENT_EVERY_SECONDS": "0",
+}
+OWN_PAGES = {"CLIENT": {"spending": "/spending"}, "MINER": {"earnings": "/earnings"}}
+"""Pages that an admin does not see, by role."""
 _ENDS = {"job-completed": "Completed", "job-failed": "Failed"}
 VIEWS = (
     ("light", "desktop", DESKTOP),
@@ -35,11 +49,14 @@ VIEWS = (
 async def take(folder: Path) -> None:
     """All pictures, into this folder."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, dev(Path(place), *MINERS, SETTLEMENT="on") as coordinator:
+    with tempfile.TemporaryDirectory() as place, dev(Path(place), *MINERS, **MONEY) as coordinator:
         async with chromium() as browser:
             state = await _signed_in(browser, coordinator)
             pages = await asyncio.to_thread(_stage, coordinator)
-            for scheme, name, viewport in VIEWS:
+            shown = [(state, pages)]
+            for role, own in OWN_PAGES.items():
+                shown.append((await _logged_in(browser, coordinator, role), own))
+            for (scheme, name, viewport), (state, pages) in product(VIEWS, shown):
                 options = {"viewport": viewport, "color_scheme": scheme, "storage_state": state}
                 async with reading(browser, coordinator.url, **options) as reader:
                     for title, path in pages.items():
@@ -53,7 +70,7 @@ async def take(folder: Path) -> None:
                         await reader.page.screenshot(path=file, full_page=name == "phone")
                         await asyncio.to_thread(_shrink, file)
                         sys.stdout.write(f"{file}\n")
-    sys.stdout.write(f"{len(pages) * len(VIEWS)} pictures\n")
+    sys.stdout.write(f"{sum(len(pages) for _, pages in shown) * len(VIEWS)} pictures\n")
 
 
 async def _signed_in(browser: Browser, coordinator: Coordinator) -> Any:
@@ -61,6 +78,17 @@ async def _signed_in(browser: Browser, coordinator: Coordinator) -> Any:
         await reader.page.goto(str(coordinator.about["dashboard"]))
         await expect(reader.page.locator("#fleet")).to_contain_text("2 miners", timeout=START_MS)
         return await reader.context.storage_state()
+
+
+async def _logged_in(browser: Browser, coordinator: Coordinator, role: str) -> Any:
+    async with reading(browser, coordinator.url) as reader:
+        await reader.log_in(_key(coordinator, role))
+        return await reader.context.storage_state()
+
+
+def _key(coordinator: Coordinator, role: str) -> str:
+    lines = (coordinator.folder / "coordinator-data" / "dev-keys.env").read_text().splitlines()
+    return next(line.partition("=")[2] for line in lines if line.startswith(f"{role}_API_KEYS="))
 
 
 def _stage(coordinator: Coordinator) -> dict[str, str]:
@@ -76,13 +104,18 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
         found: str = json.loads(ran.out.splitlines()[-1])["job_id"]
         return found
 
-    client = next(
-        line.partition("=")[2].partition(":")[0]
-        for line in (folder / "coordinator-data" / "dev-keys.env").read_text().splitlines()
-        if line.startswith("CLIENT_API_KEYS=")
-    )
-    ran = coordinator.run("account", "deposit", client, "100000", "--id", "books/2026/17")
+    def succeeds(*arguments: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (ran := coordinator.run(*arguments)).code:
+            assert time.monotonic() < deadline, ran.err
+
+    client = _key(coordinator, "CLIENT").partition(":")[0]
+    ran = coordinator.run("account", "deposit", client, "1000000", "--id", "books/2026/17")
     assert 0 == ran.code, ran.err
+    with Client(coordinator.url, _key(coordinator, "ADMIN")) as admin:
+        for service in ("checksum", "image_processing"):  # they are nearly free
+            spec = admin.registry.show(service).spec()
+            admin.registry.revise({**spec, "pricing": {**spec["pricing"], "unit": "second", "amount": "5"}})
     for number in range(JOBS):
         submit("checksum", "--payload", json.dumps({"text": f"text {number}"}))
     picture = submit("image_processing", "--file", "images=in.png", "--payload", '{"output_format": "webp"}')
@@ -98,8 +131,13 @@ def _stage(coordinator: Coordinator) -> dict[str, str]:
             "86400",
         )
     submit("llm_inference", "--payload", '{"model": "llama-7b", "prompt": "hi"}')
+    succeeds("settlement", "close")
+    late = submit("image_processing", "--file", "images=in.png", "--payload", '{"output_format": "webp"}')
+    succeeds("account", "dispute", late, "--reason", "it is too dark")
     return {
         **{name.lower().replace(" ", "-"): path for name, path, roles in NAVIGATION if "admin" in roles},
+        "settlement-batch": "/money/batches/1",
+        "job-disputed": f"/jobs/{late}",
         "account": f"/money/accounts/{client}",
         "job-waits": f"/jobs/{waiting}",
         "job-failed": f"/jobs/{failed}",

@@ -275,6 +275,17 @@ async def test_many_jobs_and_their_keys() -> None:
     assert [f"batch:{n}" for n in range(40)] == sent
 
 
+async def test_a_budget_is_sent_with_each_job() -> None:
+    """`budget` is a member of the submit, alone and among many; without one there is none."""
+    server = Server(answering(lambda _: {**SUBMITTED, "status": "accepted"}))
+    async with server.client() as client:
+        await client.submit("s", {})
+        await client.submit("s", {}, budget=1_500_000)
+        await client.submit_many("s", [{}, {}], budget=7)
+    sent = [submit.get("budget") for request in server.asked for submit in submits_in(request)]
+    assert [None, 1_500_000, 7, 7] == sent
+
+
 async def test_one_refusal_among_many() -> None:
     """A refusal among many submits is raised as itself, not in a group."""
     async with Server(problem(422, "INVALID_PAYLOAD")).client() as client:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from coordinator.edge.dashboard.data.money import account, books
+from coordinator.domain.account import AccountDispute
+from coordinator.edge.dashboard.data import job
+from coordinator.edge.dashboard.data.money import account, books, payment, payouts
 from coordinator.edge.dashboard.sign_in import FORM_FIELD
 from coordinator.wire.amounts import micros_of, short_units, units
 from tests.harness.cases import every
@@ -47,9 +50,14 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
         viewer.require_all("see all accounts")
         return found
 
+    async def batch(context: Any, viewer: Any, *_: Any) -> Any:
+        viewer.require_all("see settlement batches")
+        return hostile(payouts.BatchPageData)
+
     monkeypatch.setattr(account, "load", one)
     monkeypatch.setattr(books, "load", everybody)
     monkeypatch.setattr(books, "plan", answering(hostile(books.TransferPlan)))
+    monkeypatch.setattr(payouts, "one", batch)
 
 
 @pytest.mark.usefixtures("strangers")
@@ -58,7 +66,13 @@ async def test_texts_of_strangers_are_texts() -> None:
     pages = {
         ALICE: ["/spending"],
         RIG: ["/earnings"],
-        ADMIN: ["/money", "/money/accounts/alice", "/money/accounts/@fees", "/money/transfer?kind=deposit"],
+        ADMIN: [
+            "/money",
+            "/money/accounts/alice",
+            "/money/accounts/@fees",
+            "/money/transfer?kind=deposit",
+            "/money/batches/3",
+        ],
     }
     for key, paths in pages.items():
         async with a_browser(an_app(settings=KEPT)) as browser:
@@ -86,6 +100,8 @@ async def test_each_role_sees_its_own_page() -> None:
     ):
         async with a_browser(an_app(settings=KEPT)) as browser:
             await log_in(browser, key)
+            batch = await browser.get("/money/batches/3")
+            assert (403 if key in (ALICE, RIG) else 200) == batch.status_code, key
             page = await browser.get(own)
             assert 200 == page.status_code, (key, page.text)
             assert f'href="{own}" aria-current="page"' in page.text
@@ -209,6 +225,100 @@ async def test_an_invalid_field_is_named_in_words(name: str, value: str, told: s
         again = await browser.post("/money/transfer", data={**PLAN, name: value, FORM_FIELD: token})
         assert 422 == again.status_code
     assert [] == app.state.context.gateway.intents
+
+
+def a_batch(**fields: Any) -> dict[str, Any]:
+    """A row of the table of batches; closed two hours ago."""
+    closed_at = time.time_ns() // 1_000_000 - 7_200_000
+    texts = {"sink": "file", "state": "SUBMITTED", "reason": ""}
+    amounts = {"payouts": 2, "total": 9_000_000, "confirmed": 2_000_000, "refused": 1_000_000}
+    return {
+        "number": 3,
+        "part": 1,
+        "closed_at": closed_at,
+        "changed_at": closed_at,
+        **texts,
+        **amounts,
+        **fields,
+    }
+
+
+def a_payout(party: str, **fields: Any) -> dict[str, Any]:
+    values = {"address": "", "amount": 4_500_000, "state": "PAID", "hash": "ab" * 32, "changed_at": 7}
+    return {"number": 3, "party": party, "sink": "file", **values, **fields}
+
+
+async def test_a_batch_that_is_late_says_what_to_do() -> None:
+    """The page of a batch has its payouts and, if it does not go on, the commands that end it."""
+    settings = {**KEPT, "settlement_sink": "file"}
+    row, lines = a_batch(), [a_payout("rig"), a_payout("other-rig", state="IN_TRANSIT", hash=None)]
+    database = FakeDatabase(
+        settlements_one=lambda number: [row] if number == 3 else [],
+        settlements_payouts=lambda numbers: lines if numbers == [3] else [],
+    )
+    async with a_browser(an_app(settings=settings, database=database)) as browser:
+        await log_in(browser, VIEWER)
+        page = await browser.get("/money/batches/3")
+        assert (200, []) == (page.status_code, Markup(page.text).dangers)
+        assert "coordinator settlement confirm 3 --part 1" in page.text
+        assert 'href="/money/accounts/other-rig"' in page.text
+        assert "6 credits" in page.text  # in transit
+        row.update(state="SETTLED")
+        assert "coordinator settlement" not in (await browser.get("/money/batches/3")).text
+        assert 404 == (await browser.get("/money/batches/4")).status_code
+        assert 422 == (await browser.get("/money/batches/0")).status_code
+
+
+@every(
+    ("state", "sink", "late", "told"),
+    [
+        ("SETTLED", "webhook", True, ""),
+        ("OPEN", "file", False, ""),
+        ("OPEN", "file", True, "Nothing is sent"),
+        ("PREPARED", "file", True, "The sink has not taken it"),
+        ("SUBMITTED", "file", True, "coordinator settlement refuse 3 --part 1"),
+        ("PREPARED", "webhook", False, "set SETTLEMENT_SINK=webhook"),
+    ],
+)
+def test_the_advice_follows_from_state_and_sink(state: Any, sink: str, late: bool, told: str) -> None:
+    """Nothing is to be done for a batch that goes on; another sink's never goes on by itself."""
+    found = payouts.advice(state, sink, "file", 3, 1, is_late=late)
+    assert found.startswith(told) if not told else told in found
+    assert bool(told) == bool(found)
+
+
+async def test_a_dispute_is_a_form_of_the_client_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The button is there while the payment may be disputed; the command is its client's own."""
+    line = payment.PaymentLine(
+        unit="credits", amount=1_500_000, status="PAID", available_at=2**41, is_pending=True, may_dispute=True
+    )
+    story = replace(hostile(job.JobStory), payment=line)
+    story = replace(story, job=replace(story.job, job_id=str(JOB), state="COMPLETED"), request=None)
+    monkeypatch.setattr(job, "story", answering(story))
+    gateway, path = FakeGateway(), f"/jobs/{JOB}/dispute"
+    async with a_browser(an_app(settings=KEPT, gateway=gateway)) as browser:
+        await log_in(browser, ALICE)
+        page = (await browser.get(f"/jobs/{JOB}")).text
+        assert (True, True) == (f'action="{path}"' in page, "1.5 credits" in page)
+        token = field((await browser.get("/services")).text, FORM_FIELD)
+        assert 403 == (await browser.post(path, data={"reason": "x"})).status_code
+        long = await browser.post(path, data={FORM_FIELD: token, "reason": "x" * 2001})
+        assert (422, True) == (long.status_code, "Invalid reason" in long.text)
+        assert [] == gateway.intents
+        await browser.post(path, data={FORM_FIELD: token, "reason": SCRIPT})
+        [intent] = gateway.intents
+        command = intent.command
+        assert isinstance(command, AccountDispute)
+        assert ("alice", JOB, SCRIPT) == (intent.principal.name, command.job_id, command.reason)
+    for key, settings in ((VIEWER, KEPT), (OPERATOR, KEPT), (ALICE, {**KEPT, "ui_read_only": True})):
+        gateway = FakeGateway()
+        async with a_browser(an_app(settings=settings, gateway=gateway)) as browser:
+            await log_in(browser, key)
+            token = field((await browser.get("/services")).text, FORM_FIELD)
+            assert 403 == (await browser.post(path, data={FORM_FIELD: token})).status_code, key
+            if key != OPERATOR:
+                assert f'action="{path}"' not in (await browser.get(f"/jobs/{JOB}")).text, key
+        assert [] == gateway.intents, key
 
 
 @every("path", ["/money/accounts/a b", "/money/accounts/@nobody", "/money/accounts/" + "x" * 64])

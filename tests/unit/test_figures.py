@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.application.figures import window as figures
 from coordinator.application.figures.attention import (
+    LATE_BATCH_MILLIS,
     Attention,
     AttentionFacts,
     BlockedClass,
@@ -160,6 +161,15 @@ def test_each_line_says_what_to_do() -> None:
         "The miners of rig7 failed 5 times in a row for checksum: OUT_OF_MEMORY four times."
     )
     assert by["dead letters"].sentence == "1 message could not be handled and is kept aside."
+
+
+def test_a_settlement_batch_is_late_after_an_hour() -> None:
+    """One that was closed a while ago is the usual case; the line leads to its own page."""
+    assert () == told(batch=3, batch_at=NOON - LATE_BATCH_MILLIS + 1)
+    assert () == told(batch=0, batch_at=0)
+    [line] = told(batch=3, batch_at=NOON - 2 * LATE_BATCH_MILLIS)
+    assert "Settlement batch 3 was closed 2 h ago and is not settled." == line.sentence
+    assert ("warning", "money/batches/3") == (line.severity, line.link)
 
 
 def test_a_full_disk_says_so_wherever_it_shows() -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
+from coordinator.wire.amounts import micros_of
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -98,6 +99,17 @@ def seconds_of(text: str, option: str) -> int:
     if found is None:
         raise usage(f"{option}: invalid duration {text!r}", f"Write it like {option} 90d, 12h, 30m or 45s.")
     return int(found[1]) * _UNITS[found[2] or "s"]
+
+
+def micros(text: str) -> int:
+    """An amount in the unit of money as a whole number of its millionth."""
+    found = micros_of(text)
+    if found is None:
+        raise usage(
+            f"invalid amount {text!r}",
+            "Write a positive number of units, such as 12.5, with six decimals at most.",
+        )
+    return found
 
 
 def json_object(text: str, option: str) -> dict[str, Any]:

@@ -101,11 +101,13 @@ class AsyncCoordinator:
         idempotency_key: str | None = None,
         when_unmatched: Literal["wait", "refuse"] | None = None,
         callback_url: str | None = None,
+        budget: int | None = None,
     ) -> AsyncJob:
         """Submit one job. It is in the log when this returns.
 
         With `when_unmatched="refuse"` a job that no live miner could run is refused (NO_ELIGIBLE_MINER), with
-        the reason; otherwise it waits for one. `callback_url` is told of the job's end, as a webhook is.
+        the reason; otherwise it waits for one. `callback_url` is told of the job's end, as a webhook is. The
+        job is never paid more than `budget`, in 10⁻⁶ of the unit of money.
 
         A second call with the same `idempotency_key` returns the first job. Without a key the SDK makes one,
         so that its own retries can't submit twice.
@@ -120,6 +122,7 @@ class AsyncCoordinator:
             "idempotency_key": idempotency_key or uuid4().hex,
             "when_unmatched": when_unmatched,
             "callback_url": callback_url,
+            "budget": budget,
         }
         fields = {name: value for name, value in asked.items() if value is not None}
         submitted = typed(JobSubmitAnswer, await self.commands.call("job.submit", fields))
@@ -137,8 +140,9 @@ class AsyncCoordinator:
         idempotency_key: str | None = None,
         when_unmatched: Literal["wait", "refuse"] | None = None,
         callback_url: str | None = None,
+        budget: int | None = None,
     ) -> list[AsyncJob]:
-        """Submit many jobs for one service, concurrently; over AMQP they travel in arrays.
+        """Submit many jobs for one service, concurrently; over AMQP they travel in arrays. `budget`: of each.
 
         The jobs are in the order of the payloads, which are consumed as they are sent. The first error is
         raised unchanged, whether a refusal or an error of `payloads` itself. Other jobs may be in the log by
@@ -161,6 +165,7 @@ class AsyncCoordinator:
                     idempotency_key=f"{key}:{index}",
                     when_unmatched=when_unmatched,
                     callback_url=callback_url,
+                    budget=budget,
                 )
 
         try:

@@ -18,6 +18,8 @@ LOW_DISK_SHARE: Final = 0.05
 LOW_DISK_BYTES: Final = 2**30
 UNSETTLED_MILLIS: Final = 60_000
 """A job is settled within seconds of its end."""
+LATE_BATCH_MILLIS: Final = 3_600_000
+"""A settlement batch takes no longer; that of a chain with one transfer in a block takes longest."""
 MAX_CLASSES: Final = 5
 MAX_MINERS: Final = 5
 MAX_COUNTED: Final = 1000
@@ -88,6 +90,10 @@ class AttentionFacts:
     """Jobs that have ended and keep their hold, up to MAX_COUNTED."""
     unsettled_at: Millis | None = None
     """The first end of these."""
+    batch: int = 0
+    """The settlement batch that is not settled; 0 for none."""
+    batch_at: Millis = 0
+    """When it was closed."""
     checkpoint_at: Millis | None = None
     """When the last one was signed, if this process signs."""
     checkpoint_behind: bool = False
@@ -97,7 +103,8 @@ class AttentionFacts:
 def needs_attention(facts: AttentionFacts) -> tuple[Attention, ...]:
     """What needs attention, broken things first."""
     found = [*_parts(facts), *_disk(facts), *_checkpoint(facts), *_classes(facts), *_oldest(facts)]
-    found += [*_miners(facts), *_dead_letters(facts), *_settlement(facts), *_disputes(facts)]
+    found += [*_miners(facts), *_dead_letters(facts), *_settlement(facts), *_batch(facts)]
+    found += _disputes(facts)
     return tuple(sorted(found, key=lambda line: line.severity != "broken"))
 
 
@@ -198,6 +205,14 @@ def _settlement(facts: AttentionFacts) -> Iterator[Attention]:
     yield Attention("broken", "settlement", told, "Look at the follower `settler`.", link="money")
 
 
+def _batch(facts: AttentionFacts) -> Iterator[Attention]:
+    if facts.batch and facts.now - facts.batch_at >= LATE_BATCH_MILLIS:
+        since = span(facts.now - facts.batch_at)
+        told = f"Settlement batch {facts.batch} was closed {since} ago and is not settled."
+        advice = "Its page says what to do; its money is in transit meanwhile."
+        yield Attention("warning", "batch", told, advice, link=f"money/batches/{facts.batch}")
+
+
 def _disputes(facts: AttentionFacts) -> Iterator[Attention]:
     if facts.disputes:
         told = f"{_counted(facts.disputes, 'payment is', 'payments are')} disputed."
@@ -241,5 +256,6 @@ _ADVICE: Final[dict[str, str]] = {
     "signing_key": "All processes of one coordinator need the same RECEIPT_SIGNING_KEY_HEX.",
     "projector": "Pages and lists are old meanwhile. `coordinator projections check` compares them.",
     "dispatcher": "No jobs are offered meanwhile: restart this process, then look at the log's last error.",
+    "settlement": "Nobody is paid out meanwhile; the batch on the page Money says what to do.",
     "notary": "No checkpoints are signed meanwhile; the error says what to do.",
 }

@@ -9,7 +9,7 @@ import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
 from coordinator.cli.matches import show_match
-from coordinator.cli.options import JobId, Json, Key, Url, job_id, json_object, talk
+from coordinator.cli.options import JobId, Json, Key, Url, job_id, json_object, micros, talk
 from coordinator.runtime import terminal
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ def submit(
         str | None,
         typer.Option("--callback-url", help="A public https URL that is told of the job's end."),
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="AMOUNT", help="In units: the job is never paid more.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     timeout: Timeout = None,
     url: Url = None,
@@ -68,6 +71,7 @@ def submit(
     body = json_object(payload, "--payload")
     needs = json_object(constraints, "--constraints")
     files = [_named_path(text) for text in file or ()]
+    most = None if budget is None else micros(budget)
 
     async def work(client: AsyncCoordinator) -> JobView | None:
         listing = _list_fields(await client.service(service)) if files else frozenset()
@@ -85,6 +89,7 @@ def submit(
             idempotency_key=key,
             when_unmatched=when_unmatched,
             callback_url=callback_url,
+            budget=most,
         )
         if not wait:
             assert submitted.submitted is not None

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.cli.errors import usage
-from coordinator.cli.options import Json, Key, Url, job_id, talk
+from coordinator.cli.options import Json, Key, Url, job_id, micros, talk
 from coordinator.runtime import terminal
-from coordinator.wire.amounts import micros_of, units
+from coordinator.wire.amounts import units
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -144,9 +143,9 @@ def deposit(
     as_json: Json = False,
 ) -> None:
     """Credit money that came from the outside; for admins."""
-    micros = _micros(amount)
+    millionths = micros(amount)
     _change(
-        lambda client: client.accounts.deposit(party, micros, business_id, reason),
+        lambda client: client.accounts.deposit(party, millionths, business_id, reason),
         "admin",
         url,
         api_key,
@@ -165,9 +164,9 @@ def withdraw(
     as_json: Json = False,
 ) -> None:
     """Debit money that leaves to the outside, from what is available; for admins."""
-    micros = _micros(amount)
+    millionths = micros(amount)
     _change(
-        lambda client: client.accounts.withdraw(party, micros, business_id, reason),
+        lambda client: client.accounts.withdraw(party, millionths, business_id, reason),
         "admin",
         url,
         api_key,
@@ -214,17 +213,6 @@ def _change(
     if "amount" in shown:
         shown["amount"] = units(shown["amount"])
     terminal.fields(shown)
-
-
-def _micros(text: str) -> int:
-    """An amount in the unit as a whole number of its millionth."""
-    micros = micros_of(text)
-    if micros is None:
-        raise usage(
-            f"invalid amount {text!r}",
-            "Write a positive number of units, such as 12.5, with six decimals at most.",
-        )
-    return micros
 
 
 def _bar(part: int, whole: int) -> str:

@@ -18,6 +18,7 @@ from coordinator.domain.content import sentence as erased_sentence
 from coordinator.domain.job import JobCancel, JobSubmitAgain, JobSubmitted, is_job_event, sentence
 from coordinator.domain.messages import Millis, read_traceparent
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.dashboard.data.money.payment import PaymentLine, payment_of
 from coordinator.edge.dashboard.data.result import ResultKind, ResultView, ShownFile, result_of
 from coordinator.edge.dashboard.data.timeline import (
     AttemptLine,
@@ -118,6 +119,8 @@ class JobStory:
     has_receipt: bool
     has_passport: bool
     """Once a checkpoint covers the job: a second or so after its end."""
+    payment: PaymentLine | None
+    """None if nothing was paid, or not yet."""
     may_cancel: bool
     """Whether this viewer could cancel it now."""
     may_submit_again: bool
@@ -180,6 +183,7 @@ async def story(context: EdgeContext, viewer: Viewer, job_id: UUID) -> JobStory:
         result_erased=row.result_erased,
         has_receipt=row.is_completed,
         has_passport=row.is_final and context.proofs is not None,
+        payment=await payment_of(context, viewer, row.id) if row.is_completed else None,
         may_cancel=own and not row.is_final,
         may_submit_again=own and row.is_final and row.payload_erased is None,
         now=now,

@@ -28,6 +28,7 @@ from coordinator.domain.messages import Millis
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data import classes
 from coordinator.edge.dashboard.data.jobs import StateCount, states
+from coordinator.edge.dashboard.data.money import payouts
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.http.reads.matching import match_of_job
 from coordinator.edge.state.tables.money import UnsettledRow
@@ -156,6 +157,8 @@ async def _of_all(context: EdgeContext, viewer: Viewer) -> Overview:
         disputes=slow.disputes,
         unsettled=slow.unsettled,
         unsettled_at=slow.unsettled_at,
+        batch=slow.batch,
+        batch_at=slow.batch_at,
         queued=0 if backlog is None else backlog.queued,
         oldest_at=None if backlog is None else backlog.oldest_at,
         checkpoint_at=None if metrics.proof is None else metrics.proof.signed_at,
@@ -220,7 +223,7 @@ async def _slow_facts(context: EdgeContext, viewer: Viewer) -> AttentionFacts:
         for line in lines.classes
         if line.blocked
     ]
-    disputes, unsettled = await _money(context)
+    disputes, unsettled, (batch, batch_at) = await _money(context)
     return AttentionFacts(
         now=_now(),
         parts={},
@@ -228,20 +231,24 @@ async def _slow_facts(context: EdgeContext, viewer: Viewer) -> AttentionFacts:
         disputes=disputes,
         unsettled=unsettled.jobs,
         unsettled_at=unsettled.ended_at,
+        batch=batch,
+        batch_at=batch_at,
         doubted=[DoubtedMiners(*row) for row in doubted],
         disk=disk,
         dead_letters=dead,
     )
 
 
-async def _money(context: EdgeContext) -> tuple[int, UnsettledRow]:
-    """The number of open disputes, and what is not settled; nothing is asked where no accounts are kept."""
+async def _money(context: EdgeContext) -> tuple[int, UnsettledRow, tuple[int, Millis]]:
+    """Open disputes, jobs that are not settled, and the open batch; nothing is asked without accounts."""
     if context.settings.settlement == "off":
-        return 0, UnsettledRow(0, None)
-    disputes, unsettled = await asyncio.gather(
-        context.money_reads.disputes(MAX_COUNTED), context.money_reads.unsettled(MAX_COUNTED)
+        return 0, UnsettledRow(0, None), (0, 0)
+    disputes, unsettled, batch = await asyncio.gather(
+        context.money_reads.disputes(MAX_COUNTED),
+        context.money_reads.unsettled(MAX_COUNTED),
+        payouts.open_batch(context),
     )
-    return len(disputes), unsettled
+    return len(disputes), unsettled, batch
 
 
 async def _dead_letters(context: EdgeContext) -> int | None:

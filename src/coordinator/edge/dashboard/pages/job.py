@@ -14,6 +14,7 @@ from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.dashboard.broadcasts import PageSource, Parts
 from coordinator.edge.dashboard.copies import copies
 from coordinator.edge.dashboard.data import job as data
+from coordinator.edge.dashboard.data.money import payment
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import broadcasts_of, live_answer
 from coordinator.edge.dashboard.rendering import part, render
@@ -74,6 +75,16 @@ async def submit_again(request: Request, context: Context, visitor: Writing, job
     new = await data.submit_again(context, Viewer.of(visitor.principal), job_id, form)
     broadcasts_of(request).spoil()
     return redirect(request, f"/jobs/{new}")
+
+
+@router.post("/jobs/{job_id}/dispute")
+async def dispute_payment(request: Request, context: Context, visitor: Writing, job_id: UUID) -> Response:
+    """Freeze what its miner got."""
+    reason = (await form_of(request, context)).get("reason", "")
+    await payment.dispute(context, Viewer.of(visitor.principal), job_id, reason)
+    context.shared.forget(("money-totals",))
+    broadcasts_of(request).spoil()
+    return redirect(request, f"/jobs/{job_id}")
 
 
 def _source(request: Request, context: EdgeContext, visitor: Visitor, job_id: UUID) -> PageSource:

@@ -1,4 +1,4 @@
-"""One party's money: what it has, what it spent and earned on which service and day, holds, and entries."""
+"""One party's money: what it has, spent and earned on which service and day, holds, payouts and entries."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from uuid import UUID
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Millis, Role
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.dashboard.data.money import payouts
+from coordinator.edge.dashboard.data.money.payouts import OwnPayouts
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.http.reads.accounts import (
     DAY_MILLIS,
@@ -65,7 +67,7 @@ class EntryLine:
     """Of a credit `pending`, `disputed` or `available`; of any payment `refunded`; else empty."""
     available_at: Millis | None
     business_id: str
-    """Of a transfer."""
+    """Of a transfer; or the settlement batch of a payout."""
     reason: str
 
 
@@ -81,6 +83,8 @@ class AccountPageData:
     earned: Flow
     holds: tuple[HoldRow, ...]
     more_holds: bool
+    payouts: OwnPayouts | None
+    """None where nobody is paid out."""
     entries: tuple[EntryLine, ...]
     next_cursor: str | None
 
@@ -100,11 +104,12 @@ async def load(
     async def by_day() -> list[DayRow]:
         return await context.money_reads.by_day(party, first * DAY_MILLIS)
 
-    row, until, flows, holds, entries = await asyncio.gather(
+    row, until, flows, holds, paid_out, entries = await asyncio.gather(
         context.reads.account(party, now),
         context.money_reads.pending_until(party, now),
         context.shared.get(("money-by-day", party, first), FRESH_SECONDS, by_day),
         context.money_reads.holds(party, MAX_HOLDS + 1),
+        payouts.of_party(context, party),
         context.money_reads.entries(party, int(before), PAGE_SIZE + 1),
     )
     shown = entries[:PAGE_SIZE]
@@ -116,6 +121,7 @@ async def load(
         earned=_flow([(r.day, r.service, r.earned, r.credited_jobs) for r in flows], first, today),
         holds=tuple(holds[:MAX_HOLDS]),
         more_holds=len(holds) > MAX_HOLDS,
+        payouts=paid_out,
         entries=tuple(_entry(line, now) for line in shown),
         next_cursor=cursor_after(str(shown[-1]["posted_position"])) if len(entries) > PAGE_SIZE else None,
     )
@@ -177,10 +183,15 @@ def _entry(row: dict[str, Any], now: Millis) -> EntryLine:
         service=row["service"],
         state=_state(row, now),
         available_at=row["available_at"],
-        # `deposit/alice/invoice-17`; the id itself may have a slash.
-        business_id=row["posting"].split("/", 2)[2] if row["job_id"] is None else "",
+        business_id=_business_id(row["posting"]) if row["job_id"] is None else "",
         reason=row["reason"],
     )
+
+
+def _business_id(posting: str) -> str:
+    """Of `deposit/alice/invoice-17`, whose id may have a slash; of `settlement/3` or `settlement/3/0`."""
+    kind, of, *rest = posting.split("/", 2)
+    return f"batch {of}" if kind == "settlement" else rest[0]
 
 
 def _state(row: dict[str, Any], now: Millis) -> str:

@@ -1,4 +1,4 @@
-"""The accounts of everybody: their sum, the open disputes, and what an admin does about money."""
+"""The accounts of everybody: their sum, open disputes, settlement batches, and what an admin does."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from coordinator.domain.account import (
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import NAME, Command
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.dashboard.data.money import payouts
+from coordinator.edge.dashboard.data.money.payouts import Batches
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.form_fields import RULES, command_of_form
 from coordinator.edge.http.commands import accepted, decide
@@ -62,6 +64,8 @@ class Books:
     outside: AccountView
     disputes: tuple[DisputeLine, ...]
     more_disputes: bool
+    batches: Batches | None
+    """None where nobody is paid out."""
     accounts: tuple[AccountView, ...]
     next_cursor: str | None
 
@@ -88,11 +92,12 @@ async def load(context: EdgeContext, viewer: Viewer, cursor: str | None = None) 
     check_kept(context)
     [after] = read_cursor(cursor, f"({PARTY})") or [""]
     now = time.time_ns() // 1_000_000
-    totals, fees, outside, disputes, rows = await asyncio.gather(
+    totals, fees, outside, disputes, batches, rows = await asyncio.gather(
         context.shared.get(("money-totals",), FRESH_SECONDS, context.money_reads.totals),
         context.reads.account(FEES, now),
         context.reads.account(OUTSIDE, now),
         context.money_reads.disputes(MAX_DISPUTES + 1),
+        payouts.newest(context),
         context.reads.accounts(after, now, PAGE_SIZE + 1),
     )
     shown = rows[:PAGE_SIZE]
@@ -103,6 +108,7 @@ async def load(context: EdgeContext, viewer: Viewer, cursor: str | None = None) 
         outside=account_view(context, OUTSIDE, outside),
         disputes=await _with_reasons(context, disputes[:MAX_DISPUTES]),
         more_disputes=len(disputes) > MAX_DISPUTES,
+        batches=batches,
         accounts=tuple(account_view(context, row["party"], row) for row in shown),
         next_cursor=cursor_after(shown[-1]["party"]) if len(rows) > PAGE_SIZE else None,
     )

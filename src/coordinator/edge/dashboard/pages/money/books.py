@@ -1,4 +1,4 @@
-"""The page Money: all accounts and their sum, the open disputes, and an admin's deposits and withdrawals."""
+"""The page Money: all accounts and their sum, open disputes, settlement batches, and an admin's transfers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Annotated, Final
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.dashboard.data.money import books as data
+from coordinator.edge.dashboard.data.money import payouts
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.live import broadcasts_of
 from coordinator.edge.dashboard.pages.money.own import (
@@ -109,6 +110,22 @@ async def plan_transfer(
         plan=plan,
         verb=VERBS[plan.kind],
         fields={**fields, "party": plan.account.party, "amount": amount.strip()},
+    )
+    return HTMLResponse(html)
+
+
+@router.get("/money/batches/{number}")
+async def show_batch(
+    request: Request, context: Context, visitor: Visited, number: Annotated[int, Path(ge=1, lt=payouts.LAST)]
+) -> Response:
+    """One settlement batch and its payouts."""
+    html = render(
+        "money/batch.html",
+        base=base_of(request),
+        visitor=visitor,
+        title=f"Settlement batch {number}",
+        here=ALL_ACCOUNTS,
+        found=await payouts.one(context, Viewer.of(visitor.principal), number),
     )
     return HTMLResponse(html)
 
