@@ -153,7 +153,10 @@ def demo_lines(text: str) -> list[str]:
         r"^\[ ?\d+/16\] COMPLETED  .+  on <miner>  attempt 1  [\d.]+ s$", "<job>", text, flags=re.MULTILINE
     )
     text = re.sub(
-        r"[\d.]+ +[\d.]+ +[\d.]+ +[0-9a-f]{32}$", "<s> <units> <price> <receipt>", text, flags=re.MULTILINE
+        r"[\d.]+ +[\d.]+ +(\w+) +[\d.]+ +[0-9a-f]{32}$",
+        r"<s> <units> \1 <price> <receipt>",
+        text,
+        flags=re.MULTILINE,
     )
     return [" ".join(line.split()) for line in alike(text).splitlines()]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,6 +160,8 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Put the contract that pays in this token on a chain; the coordinator's key publishes there."""
+    import asyncio
+
     from coordinator.runtime.money.chains import deploy_distributor
     from coordinator.settlement.evm.deploy import DeployFailed
 
