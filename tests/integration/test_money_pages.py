@@ -288,6 +288,8 @@ def _entry(number: int, party: str, now: int) -> dict[str, Any]:
         "job_id": str(UUID(int=number)),
         "attempt": 1,
         "available_at": None,
+        "units": None,
+        "unit_type": None,
         "disputed": 0,
         "reason": "",
         "units": None,
