@@ -292,8 +292,6 @@ def _entry(number: int, party: str, now: int) -> dict[str, Any]:
         "unit_type": None,
         "disputed": 0,
         "reason": "",
-        "units": None,
-        "unit_type": None,
         "posted_at": now - number * 60_000 % (80 * 86_400_000),
         "posted_position": number + 1,
         "position": number + 1,

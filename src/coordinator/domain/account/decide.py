@@ -145,6 +145,9 @@ def _settle(state: PaymentState, command: AccountSettle, context: SettleContext)
         raise Refusal(Code.CONFLICT_STATE, "the job is not final; it is paid once it has completed")
     if job.hold == 0:
         raise Refusal(Code.CONFLICT_STATE, "nothing is held for this job")
+    if context.client is None or context.client.held < job.hold:
+        # Another process has settled it: the payment that was assumed absent is looked up then.
+        raise Refusal(Code.CONFLICT_STATE, "the job's hold has ended; send it again")
     common: dict[str, Any] = {"at": context.now, "by": context.principal.name, "job_id": job.job_id}
     stream = payment_stream(job.job_id)
     # 1. Never more than was set aside; the rest returns with it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from coordinator.application.commands.handlers.accounts import AccountCommands
-from coordinator.application.commands.handlers.settlements import SettlementCommands
+from coordinator.application.commands.handlers.settlements import APPLIED_SECONDS, SettlementCommands
 from coordinator.application.followers.follower import Follower
 from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import Part
@@ -23,8 +23,9 @@ from coordinator.application.ports import (
     Leadership,
     SettlementSink,
 )
+from coordinator.application.quotas.follower import PROJECTOR
 from coordinator.crypto.webhooks import WebhookKeys
-from coordinator.domain.settlement import SinkTerms
+from coordinator.domain.settlement import BatchPlan, SinkTerms
 from coordinator.runtime.money.sinks import open_sink, terms_of
 from coordinator.runtime.settings import Settings
 from coordinator.wire.answers import Answer
@@ -63,11 +64,18 @@ class Money:
 
     def handlers(self) -> tuple[AccountCommands, SettlementCommands]:
         """Of accounts, and of batches."""
-        plan = None if self.plans is None else self.plans.plan
+        reached = partial(self.watermarks.reached, SETTLEMENTS)
+        plan = None if self.plans is None else self._plan
         return (
             AccountCommands(self.states, self.settings.terms, self.sink),
-            SettlementCommands(self.states, self.terms, plan, partial(self.watermarks.reached, SETTLEMENTS)),
+            SettlementCommands(self.states, self.terms, plan, reached),
         )
+
+    async def _plan(self) -> BatchPlan:
+        """The plan of the next batch, with all that the accounts show by now."""
+        assert self.plans is not None
+        await self.watermarks.reached(SETTLEMENTS, self.watermarks.of(PROJECTOR), APPLIED_SECONDS)
+        return await self.plans.plan()
 
     def followers(self, send: Send) -> list[Follower]:
         """Those that money needs; none where no accounts are kept."""
