@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def shown(coordinator: Coordinator, *arguments: str) -> str:
     return ran.out
 
 
-def test_money_from_its_deposit_to_its_refund(coordinator: Coordinator) -> None:
+def test_money_from_its_deposit_to_its_refund(coordinator: Coordinator, tmp_path: Path) -> None:
     """Every subcommand says what happened, to people and to programs, and both say the same."""
     me = key_of(coordinator, "CLIENT").partition(":")[0]
     for _ in range(2):  # the second does nothing
@@ -58,10 +59,18 @@ def test_money_from_its_deposit_to_its_refund(coordinator: Coordinator) -> None:
     assert (me, "deposit", 12_500_000, "books/17") == tuple(
         made[name] for name in ("party", "kind", "amount", "business_id")
     )
-    job = coordinator.run(
-        *("job", "submit", "checksum", "--payload", '{"text": "x"}', "--json", "--wait"),
-        *("--constraints", '{"max_price": "0.5"}'),
-    ).json()["job_id"]
+    large = tmp_path / "large"
+    large.write_bytes(bytes(10**6))
+    with Client(coordinator.url, key_of(coordinator, "CLIENT")) as client:
+        ref = client.upload(large).ref
+    # Work of some milliseconds: less than one may cost nothing.
+    payload = json.dumps({"inputs": [ref] * 10, "algorithm": "sha512"})
+    ran = coordinator.run(
+        *("job", "submit", "checksum", "--payload", payload, "--json", "--wait"),
+        *("--constraints", '{"max_price": "0.5"}', "--budget", "12"),
+    )
+    assert ran.code == 0, ran.err
+    job = ran.json()["job_id"]
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (account := told(coordinator, "show"))["held"]:
         assert time.monotonic() < deadline, "the job is settled"
