@@ -9,14 +9,14 @@ from uuid import UUID
 
 import structlog
 
-from coordinator.application.ports import DeadLetter, Intent
+from coordinator.application.ports import DeadLetter
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.key import KeyCreate, KeyRevoke, KeyRotate
 from coordinator.domain.messages import NAME, Command
 from coordinator.edge.context import EdgeContext, ShownSetting
 from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.dashboard.effects import take_effect
 from coordinator.edge.dashboard.form_fields import command_of_form
-from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.keys import KeyView
 from coordinator.wire.answers import Accepted, Refused
@@ -142,7 +142,7 @@ async def revoke_key(context: EdgeContext, viewer: Viewer, key_id: UUID, reason:
     """End a key for good; the position of the effect. Raises Refusal."""
     viewer.require_admin("revoke keys")
     command = command_of_form(KeyRevoke.topic, {"key_id": str(key_id), "reason": reason})
-    return accepted(await decide(context, Intent(command, viewer.principal))).position
+    return (await take_effect(context, viewer, command)).position
 
 
 async def quotas(context: EdgeContext, viewer: Viewer) -> tuple[QuotaLine, ...]:
@@ -206,7 +206,7 @@ async def replay(context: EdgeContext, viewer: Viewer, letter_id: str) -> Replay
 
 
 async def _secret(context: EdgeContext, viewer: Viewer, command: Command) -> ShownSecret:
-    body = accepted(await decide(context, Intent(command, viewer.principal))).body
+    body = (await take_effect(context, viewer, command)).body
     return ShownSecret(
         key_id=UUID(str(body["key_id"])), key=body.get("key"), hmac_secret=body.get("hmac_secret")
     )

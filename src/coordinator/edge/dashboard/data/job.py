@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from coordinator.application.payloads.bodies import blob_of_body
-from coordinator.application.ports import Intent, Recorded
+from coordinator.application.ports import Recorded
 from coordinator.application.search.found import FoundJob
 from coordinator.domain.content import sentence as erased_sentence
 from coordinator.domain.job import JobCancel, JobSubmitAgain, JobSubmitted, is_job_event, sentence
@@ -31,7 +31,7 @@ from coordinator.edge.dashboard.data.timeline import (
     lanes_of,
 )
 from coordinator.edge.dashboard.data.viewer import Viewer
-from coordinator.edge.http.commands import accepted, decide
+from coordinator.edge.dashboard.effects import take_effect
 from coordinator.edge.http.reads.matching import match_of_job
 from coordinator.edge.http.reads.reading import find_job
 from coordinator.edge.http.reads.stored_payloads import erasures, stored_payload
@@ -194,7 +194,7 @@ async def story(context: EdgeContext, viewer: Viewer, job_id: UUID) -> JobStory:
 async def cancel(context: EdgeContext, viewer: Viewer, job_id: UUID, reason: str = "") -> int:
     """Cancel the job as this viewer; the position of the effect. Raises Refusal."""
     command = JobCancel(job_id=job_id, reason=reason)
-    return accepted(await decide(context, Intent(command, viewer.principal))).position
+    return (await take_effect(context, viewer, command)).position
 
 
 async def submit_again(context: EdgeContext, viewer: Viewer, job_id: UUID, form: str = "") -> UUID:
@@ -203,7 +203,7 @@ async def submit_again(context: EdgeContext, viewer: Viewer, job_id: UUID, form:
     `form`: an id of the page's form; the same form submits once.
     """
     command = JobSubmitAgain(job_id=job_id, idempotency_key=f"form/{form}" if form else None)
-    return UUID(accepted(await decide(context, Intent(command, viewer.principal))).body["job_id"])
+    return UUID((await take_effect(context, viewer, command)).body["job_id"])
 
 
 def found_job(row: JobRow) -> FoundJob:

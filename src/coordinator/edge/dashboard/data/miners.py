@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from coordinator.application.ports import Intent
 from coordinator.application.search.found import FoundJob
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Command, Millis, Role, principal_of
@@ -19,8 +18,9 @@ from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.classes import gpu_texts
 from coordinator.edge.dashboard.data.job import ReasonLine, found_job
 from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.dashboard.effects import take_effect
 from coordinator.edge.dashboard.form_fields import command_of_form
-from coordinator.edge.http.commands import accepted, checked_miner_id, decide
+from coordinator.edge.http.commands import checked_miner_id
 from coordinator.edge.http.reads.listing import MINER_CURSOR
 from coordinator.edge.http.reads.matching import match_of_miner
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
@@ -192,7 +192,7 @@ def _standing(
 
 
 async def _send(context: EdgeContext, viewer: Viewer, command: Command) -> int:
-    return accepted(await decide(context, Intent(command, viewer.principal))).position
+    return (await take_effect(context, viewer, command)).position
 
 
 async def _held(context: EdgeContext, viewer: Viewer, row: MinerRow) -> tuple[FoundJob, ...]:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Final, get_args
 from uuid import UUID
 
-from coordinator.application.ports import Intent
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import NAME, Command, Millis, Role
 from coordinator.domain.webhook import WebhookReplay, WebhookTest, callbacks_stream, not_found
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.dashboard.effects import take_effect
 from coordinator.edge.dashboard.form_fields import command_of_form
-from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.webhooks import DeliveryState
 from coordinator.edge.state.tables.webhooks import (
@@ -167,7 +166,7 @@ def _client(viewer: Viewer) -> str:
 
 
 async def _send(context: EdgeContext, viewer: Viewer, command: Command) -> int:
-    return accepted(await decide(context, Intent(command, viewer.principal))).position
+    return (await take_effect(context, viewer, command)).position
 
 
 def _line(row: WebhookRow) -> WebhookLine:

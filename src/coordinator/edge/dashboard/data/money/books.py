@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from coordinator.application.ports import Intent
 from coordinator.domain.account import (
     FEES,
     OUTSIDE,
@@ -27,8 +26,8 @@ from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.money import payouts
 from coordinator.edge.dashboard.data.money.payouts import Batches
 from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.dashboard.effects import take_effect
 from coordinator.edge.dashboard.form_fields import RULES, command_of_form
-from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.accounts import account_view, check_kept
 from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.parties.accounts import AccountView
@@ -129,11 +128,12 @@ async def plan(context: EdgeContext, viewer: Viewer, fields: dict[str, str]) -> 
     )
 
 
-async def transfer(context: EdgeContext, viewer: Viewer, fields: dict[str, str]) -> tuple[str, int]:
-    """Make it; the party and the position of the effect. A repeat has no second one. Raises Refusal."""
+async def transfer(context: EdgeContext, viewer: Viewer, fields: dict[str, str]) -> str:
+    """Make it; the party. A repeat has no second one. Raises Refusal."""
     viewer.require_admin("deposit or withdraw money")
     command = _transfer(fields)
-    return command.party, await _send(context, viewer, command)
+    await _send(context, viewer, command)
+    return command.party
 
 
 async def refund(context: EdgeContext, viewer: Viewer, job_id: UUID, reason: str) -> int:
@@ -171,7 +171,7 @@ def _transfer(fields: dict[str, str]) -> AccountDeposit | AccountWithdraw:
 
 
 async def _send(context: EdgeContext, viewer: Viewer, command: Command) -> int:
-    return accepted(await decide(context, Intent(command, viewer.principal))).position
+    return (await take_effect(context, viewer, command)).position
 
 
 async def _with_reasons(context: EdgeContext, rows: Sequence[DisputeRow]) -> tuple[DisputeLine, ...]:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import cast
 from uuid import UUID
 
-from coordinator.application.ports import Intent
 from coordinator.domain.account import (
     AccountDispute,
     PaymentEvent,
@@ -19,8 +18,8 @@ from coordinator.domain.account.state import Paid, PaymentStatus, evolve_payment
 from coordinator.domain.messages import Millis, Role
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
+from coordinator.edge.dashboard.effects import take_effect
 from coordinator.edge.dashboard.form_fields import command_of_form
-from coordinator.edge.http.commands import accepted, decide
 from coordinator.edge.http.reads.accounts import check_kept
 from coordinator.edge.state.threads import in_thread
 
@@ -69,4 +68,4 @@ async def dispute(context: EdgeContext, viewer: Viewer, job_id: UUID, reason: st
         viewer.require_admin("dispute payments")
     check_kept(context)
     command = command_of_form(AccountDispute.topic, {"job_id": str(job_id), "reason": reason})
-    return accepted(await decide(context, Intent(command, viewer.principal))).position
+    return (await take_effect(context, viewer, command)).position

@@ -28,7 +28,6 @@ from coordinator.edge.dashboard.rendering import render
 from coordinator.edge.dashboard.routing import base_of, page_router, redirect
 from coordinator.edge.dashboard.sign_in import Visited, Writing, form_of
 from coordinator.edge.http.reads.reading import Position
-from coordinator.edge.state.tables.read_models import PROJECTOR
 
 router = page_router()
 
@@ -134,30 +133,27 @@ async def show_batch(
 async def make_transfer(request: Request, context: Context, visitor: Writing) -> Response:
     """Make it. A repeat of the form has no second effect."""
     form = await form_of(request, context)
-    party, position = await data.transfer(context, Viewer.of(visitor.principal), form)
-    return await _changed(request, context, _path(party), position)
+    party = await data.transfer(context, Viewer.of(visitor.principal), form)
+    return _changed(request, context, _path(party))
 
 
 @router.post("/money/jobs/{job_id}/refund")
 async def refund_payment(request: Request, context: Context, visitor: Writing, job_id: UUID) -> Response:
     """Give a job's client its money back."""
     form = await form_of(request, context)
-    position = await data.refund(context, Viewer.of(visitor.principal), job_id, form.get("reason", ""))
-    return await _changed(request, context, ALL_ACCOUNTS, position)
+    await data.refund(context, Viewer.of(visitor.principal), job_id, form.get("reason", ""))
+    return _changed(request, context, ALL_ACCOUNTS)
 
 
 @router.post("/money/jobs/{job_id}/dismiss")
 async def dismiss_dispute(request: Request, context: Context, visitor: Writing, job_id: UUID) -> Response:
     """End a dispute; the miner keeps its credit."""
     form = await form_of(request, context)
-    position = await data.dismiss(context, Viewer.of(visitor.principal), job_id, form.get("reason", ""))
-    return await _changed(request, context, ALL_ACCOUNTS, position)
+    await data.dismiss(context, Viewer.of(visitor.principal), job_id, form.get("reason", ""))
+    return _changed(request, context, ALL_ACCOUNTS)
 
 
-async def _changed(request: Request, context: EdgeContext, path: str, position: int) -> Response:
-    """To the page that shows the effect, once the tables have it."""
-    context.watermarks.hurry(PROJECTOR, position)
-    await context.watermarks.reached(PROJECTOR, position, context.limits.at_least_seconds)
+def _changed(request: Request, context: EdgeContext, path: str) -> Response:
     context.shared.forget(("money-totals",))
     broadcasts_of(request).spoil()
     return redirect(request, path)
