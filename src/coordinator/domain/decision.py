@@ -59,6 +59,24 @@ def evolves(noun: str) -> Callable[[E], E]:
     return register
 
 
+# --- merge -------------------------------------------------------------------------------------------------
+Merge = Callable[[Any, Any], Event]
+M = TypeVar("M", bound=Merge)
+
+MERGES: dict[type[Event], Merge] = {}
+"""By event: how two of them become one, if they are neighbours in a stream and committed together."""
+
+
+def merges(event: type[Event]) -> Callable[[M], M]:
+    """Register how two of these events become one. The second one has the state after both."""
+
+    def register(function: M) -> M:
+        MERGES[event] = function
+        return function
+
+    return register
+
+
 def fold(events: Iterable[Event], state: Any = None) -> Any:
     """The state of a stream after these events."""
     for event in events:

@@ -7,7 +7,8 @@ writes a stream of the other (`CommandBatches`).
 The steps of a batch:
 1. Load the streams that are needed and not cached, in one query. The stream of a new job is assumed empty.
 2. Decide each command on the states after the commands before it in the batch. A decision may append to
-   several streams. A refusal or an unexpected exception fails its own command only.
+   several streams; some events are merged with their neighbours (`domain.decision.MERGES`). A refusal or an
+   unexpected exception fails its own command only.
 3. Check the states behind refusals. If a cached one was stale, go back to 1.
 4. Append all events and payloads at once. On a version conflict, drop the stale states from the cache and go
    back to 1 with the whole batch; after MAX_TRIES, process the commands one by one.
@@ -21,15 +22,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from coordinator.application.commands.batching import AnyPrepared, Batch, CommandBatches
 from coordinator.application.commands.cache import ABSENT, CachedState, StateCache
+from coordinator.application.commands.decided import Decided
 from coordinator.application.commands.ids import Ids
 from coordinator.application.metrics import COMMIT_SECONDS, BusMetrics, Histogram
 from coordinator.application.one_thread import OneThread
@@ -39,13 +41,12 @@ from coordinator.application.ports import (
     EventLog,
     Intent,
     LogUnavailable,
-    NewEvent,
     Recorded,
     StoredPayload,
     VersionConflict,
 )
 from coordinator.application.telemetry.spans import record_commit
-from coordinator.domain.decision import EVOLVE, Decision, fold
+from coordinator.domain.decision import fold
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Metadata, read_traceparent
 from coordinator.telemetry import tracing
@@ -77,73 +78,6 @@ class BusStats:
     commits: Histogram = field(default_factory=lambda: Histogram(COMMIT_SECONDS))
     slowest_commit_seconds: float = 0.0
     batch_sizes: list[int] = field(default_factory=lambda: [0] * 12)
-
-
-class _Effect(NamedTuple):
-    """The effect of an accepted command: the `event`-th event of the batch, or none after `position`."""
-
-    body: Mapping[str, Any]
-    position: int
-    event: int | None
-
-
-@dataclass(slots=True)
-class _Decided:
-    """The outcome of one pass over a batch."""
-
-    states: dict[UUID, CachedState]
-    """The state of each stream after the commands so far; `position` is the one before them."""
-    events: list[NewEvent] = field(default_factory=list)
-    payloads: list[StoredPayload] = field(default_factory=list)
-    answers: list[Refused | _Effect] = field(default_factory=list)
-    last: dict[UUID, int] = field(default_factory=dict)
-    """By stream: the index of its last event in `events`."""
-    refused_on: set[UUID] = field(default_factory=set)
-    """Streams whose states led to a refusal."""
-
-    def state(self, stream: UUID) -> Any:
-        return self.states[stream].state
-
-    def take(self, prepared: AnyPrepared, decision: Decision, metadata: Callable[[Intent], Metadata]) -> None:
-        """Add a decision and its answer; an exception changes nothing.
-
-        The effect of a command is the last event of its decision; that of a repeat, the last of its stream.
-        """
-        own = prepared.stream
-        state, version, position = self.states[own]
-        if not decision:
-            body = prepared.handler.answer(prepared, state)
-            self._answer(body, position, self.last.get(own))
-            return
-        event_metadata, place = metadata(prepared.intent), len(self.events)
-        events: list[NewEvent] = []
-        others: dict[UUID, tuple[CachedState, int]] = {}
-        last = None
-        for stream, event in decision:
-            evolve = EVOLVE[event.noun]
-            if stream is own or stream == own:
-                state, version, last = evolve(state, event), version + 1, place
-                events.append(NewEvent(own, version, event, event_metadata))
-            elif stream in prepared.writes:
-                before = others[stream][0] if stream in others else self.states[stream]
-                after = CachedState(evolve(before.state, event), before.version + 1, before.position)
-                others[stream] = after, place
-                events.append(NewEvent(stream, after.version, event, event_metadata))
-            else:
-                raise ValueError(f"the decision appends to an undeclared stream: {event.topic}")
-            place += 1
-        body = prepared.handler.answer(prepared, state)
-        self.events += events
-        if last is not None:
-            self.states[own], self.last[own] = CachedState(state, version, position), last
-        for stream, (entry, number) in others.items():
-            self.states[stream], self.last[stream] = entry, number
-        if prepared.payload is not None:
-            self.payloads.append(prepared.payload)
-        self._answer(body, position, place - 1)
-
-    def _answer(self, body: Mapping[str, Any] | Refused, position: int, event: int | None) -> None:
-        self.answers.append(body if isinstance(body, Refused) else _Effect(body, position, event))
 
 
 class CommandBus:
@@ -318,8 +252,8 @@ class CommandBus:
                     self.cache.put(stream, entry)
         return known
 
-    def _decide(self, commands: Sequence[AnyPrepared], known: dict[UUID, CachedState]) -> _Decided:
-        decided = _Decided(dict(known))
+    def _decide(self, commands: Sequence[AnyPrepared], known: dict[UUID, CachedState]) -> Decided:
+        decided = Decided(dict(known))
         now = self._clock.now()
         for prepared in commands:
             stream, handler, command = prepared.stream, prepared.handler, prepared.intent.command
@@ -342,7 +276,7 @@ class CommandBus:
             or self._ids.traceparent(),
         )
 
-    def _append(self, decided: _Decided) -> Appended:
+    def _append(self, decided: Decided) -> Appended:
         """In the writer's thread, one after the other, so that announcements follow the order of commits."""
         begun = time.perf_counter()
         appended = self._log.append(decided.events, decided.payloads)
@@ -351,7 +285,7 @@ class CommandBus:
         self.stats.slowest_commit_seconds = max(took, self.stats.slowest_commit_seconds)
         return appended
 
-    def _committed(self, decided: _Decided, appended: Appended | None) -> list[Answer]:
+    def _committed(self, decided: Decided, appended: Appended | None) -> list[Answer]:
         recorded = appended.events if appended else ()
         if appended is not None:
             self.stats.events += len(recorded)

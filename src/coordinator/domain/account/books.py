@@ -40,13 +40,13 @@ class Books:
         """Whether this credit is pending still, by clock and account: the clock may be set back."""
         return available_at > self._now and dict(self.of(party).pending).get(available_at, 0) >= amount
 
-    def hold(self, party: str, job_id: UUID, amount: int) -> None:
-        totals = self._totals(party, held=amount)
-        self._append(AccountHeld(**self._common, **totals, job_id=job_id, amount=amount))
+    def hold(self, party: str, amount: int) -> None:
+        """For one job."""
+        self._append(AccountHeld(**self._common, **self._totals(party, held=amount), jobs=1, amount=amount))
 
-    def release(self, party: str, job_id: UUID, amount: int) -> None:
+    def release(self, party: str, jobs: int, amount: int) -> None:
         totals = self._totals(party, held=-amount)
-        self._append(AccountReleased(**self._common, **totals, job_id=job_id, amount=amount))
+        self._append(AccountReleased(**self._common, **totals, jobs=jobs, amount=amount))
 
     def dispute(self, party: str, job_id: UUID, amount: int, available_at: Millis) -> None:
         totals = self._totals(party, disputed=amount)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from uuid import UUID
 
-from coordinator.domain.account.events import BusinessId, Micros, Party, PayoutAddress
+from pydantic import Field
+
+from coordinator.domain.account.events import (
+    MAX_SETTLED,
+    BusinessId,
+    Micros,
+    Party,
+    PayoutAddress,
+    Position,
+)
 from coordinator.domain.messages import Command, Name, Role, Text
 
 
@@ -29,9 +39,14 @@ class AccountWithdraw(Command, topic="account.withdraw", senders={Role.ADMIN}):
 
 
 class AccountSettle(Command, topic="account.settle", senders={Role.SYSTEM}):
-    """Pay a completed job from its hold, or release the hold of one that ended otherwise."""
+    """Pay completed jobs from their holds, and release the holds of those that ended otherwise.
 
-    job_id: UUID
+    All jobs that have ended since the last settlement, up to the last one named, in the order of the log.
+    Those that are settled already have no second effect.
+    """
+
+    jobs: Annotated[tuple[tuple[UUID, Position], ...], Field(min_length=1, max_length=MAX_SETTLED)]
+    """Their ids, and the positions of the events that ended them."""
 
 
 class AccountDispute(Command, topic="account.dispute", senders={Role.CLIENT, Role.ADMIN}):

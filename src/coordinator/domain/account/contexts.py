@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
+from coordinator.domain.account.events import Payment
 from coordinator.domain.account.state import AccountState
 from coordinator.domain.messages import Millis, Principal
 
@@ -19,9 +20,11 @@ class Terms(NamedTuple):
 
 
 class EndedJob(NamedTuple):
-    """A final job, as far as its payment is concerned."""
+    """A final job, as far as its payment is concerned. A final job never changes."""
 
     job_id: UUID
+    position: int
+    """Of the event that ended it."""
     client: str
     hold: int
     """The amount that was set aside for it; 0 for nothing."""
@@ -51,19 +54,30 @@ class SettleContext(NamedTuple):
 
     now: Millis
     principal: Principal
-    job: EndedJob | None
-    """None unless the job is final. A final job never changes."""
-    client: AccountState
-    miner: AccountState
-    fees: AccountState
+    jobs: tuple[EndedJob, ...]
+    """In the order of the log."""
+    accounts: dict[str, AccountState]
+    """Of all parties of these jobs, and of the fees."""
     terms: Terms
 
 
+class SettledJob(NamedTuple):
+    """The facts of a job's settlement, which never change."""
+
+    payment: Payment | None
+    """None if the job cost nothing."""
+    client: str
+    available_at: Millis
+    """The end of the time in which the client may dispute it."""
+
+
 class PaymentContext(NamedTuple):
-    """The facts for a dispute and its end. Not stale: the decision appends to the accounts."""
+    """The facts for a dispute and its end. The accounts are not stale: the decision appends to them."""
 
     now: Millis
     principal: Principal
+    settled: SettledJob | None
+    """None for a job that is not settled, or unknown."""
     client: AccountState
     miner: AccountState
     fees: AccountState

@@ -6,8 +6,8 @@ its account. A repeat of an applied command gives no events.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, assert_never, cast
-from uuid import UUID
 
 from coordinator.domain.account.books import Books
 from coordinator.domain.account.commands import (
@@ -24,6 +24,7 @@ from coordinator.domain.account.contexts import (
     AddressContext,
     PaymentContext,
     SettleContext,
+    SettledJob,
     TransferContext,
 )
 from coordinator.domain.account.events import (
@@ -31,20 +32,23 @@ from coordinator.domain.account.events import (
     MAX_TOTAL,
     OUTSIDE,
     SETTLEMENT,
+    Payment,
     PaymentDismissed,
     PaymentDisputed,
     PaymentRefunded,
-    PaymentReleased,
-    PaymentSettled,
+    PaymentsSettled,
     TransferMade,
+    Unpaid,
 )
 from coordinator.domain.account.state import (
+    PAYMENTS_STREAM,
     Account,
     AccountState,
-    Paid,
+    Contested,
     PaymentState,
+    Settlements,
+    SettlementsState,
     TransferState,
-    Unpaid,
     payment_stream,
     transfer_stream,
 )
@@ -57,9 +61,7 @@ MOMENTS = 64
 """Pending credits become available at one of so many moments within a window: they bound the state."""
 
 
-def hold(
-    state: AccountState, party: str, job_id: UUID, amount: int, now: Millis, principal: Principal
-) -> Decision:
+def hold(state: AccountState, party: str, amount: int, now: Millis, principal: Principal) -> Decision:
     """The hold for a new job; none for an amount of 0. Raises Refusal: INSUFFICIENT_FUNDS."""
     if amount == 0:
         return []
@@ -67,19 +69,19 @@ def hold(
     if available < amount:
         raise _insufficient(party, available, amount)
     books = Books(now, principal.name, {party: state})
-    books.hold(party, job_id, amount)
+    books.hold(party, amount)
     return books.events
 
 
 def decide(
-    state: TransferState | PaymentState | AccountState,
+    state: TransferState | SettlementsState | PaymentState | AccountState,
     command: AccountCommand,
     context: TransferContext | SettleContext | PaymentContext | AddressContext,
 ) -> Decision:
     """The events that `command` leads to; none for a repeat. Raises `Refusal`.
 
-    `state`: that of the transfer, for a deposit and a withdrawal; that of the account, for its payout
-    address; else that of the job's payment.
+    `state`: that of the transfer, for a deposit and a withdrawal; that of all settlements, for the next one;
+    that of the account, for its payout address; else that of the job's payment.
     """
     match command:
         case AccountDeposit() | AccountWithdraw():
@@ -87,7 +89,7 @@ def decide(
             return _transfer(cast("TransferState", state), command, context)
         case AccountSettle():
             assert isinstance(context, SettleContext)
-            return _settle(cast("PaymentState", state), command, context)
+            return _settle(cast("SettlementsState", state), context)
         case AccountDispute() | AccountDismiss() | AccountRefund():
             assert isinstance(context, PaymentContext)
             return _change(cast("PaymentState", state), command, context)
@@ -137,133 +139,153 @@ def _transfer(
     return books.also(stream, made)
 
 
-def _settle(state: PaymentState, command: AccountSettle, context: SettleContext) -> Decision:
-    if state is not None:
+def _settle(state: SettlementsState, context: SettleContext) -> Decision:
+    number, after = (0, 0) if state is None else (state.number, state.until)
+    # A job that ended before is settled: two coordinators, or a command that is sent again.
+    jobs = [job for job in context.jobs if job.position > after and job.hold]
+    if not jobs:
         return []
-    job = context.job
-    if job is None:
-        raise Refusal(Code.CONFLICT_STATE, "the job is not final; it is paid once it has completed")
-    if job.hold == 0:
-        raise Refusal(Code.CONFLICT_STATE, "nothing is held for this job")
-    if context.client is None or context.client.held < job.hold:
-        # Another process has settled it: the payment that was assumed absent is looked up then.
-        raise Refusal(Code.CONFLICT_STATE, "the job's hold has ended; send it again")
-    common: dict[str, Any] = {"at": context.now, "by": context.principal.name, "job_id": job.job_id}
-    stream = payment_stream(job.job_id)
-    # 1. Never more than was set aside; the rest returns with it.
-    amount = min(job.price, job.hold)
-    if job.miner is None or amount == 0:
-        books = Books(context.now, context.principal.name, {job.client: context.client})
-        books.release(job.client, job.job_id, job.hold)
-        return books.also(stream, PaymentReleased(**common, client=job.client, hold=job.hold))
     terms = context.terms
-    # 2. The fee is rounded down: the miner gets the rest.
-    fee = amount * terms.fee_bps // BASIS_POINTS
     step = max(1, terms.window_millis // MOMENTS)
     available_at = -(-(context.now + terms.window_millis) // step) * step
-    accounts = {job.miner: context.miner, FEES: context.fees, job.client: context.client}
-    books = Books(context.now, context.principal.name, accounts)
-    facts: dict[str, Any] = {
-        "posting": f"payment/{job.job_id}",
-        "kind": "payment",
-        "job_id": job.job_id,
-        "attempt": job.attempt,
-        "units": job.units,
-        "unit_type": job.unit_type,
-    }
-    books.post(job.client, -amount, released=job.hold, **facts)
-    if amount > fee:
-        books.post(job.miner, amount - fee, available_at=available_at, **facts)
-    if fee:
-        books.post(FEES, fee, available_at=available_at, **facts)
-    settled = PaymentSettled(
-        **common,
-        client=job.client,
-        miner=job.miner,
-        attempt=job.attempt,
-        hold=job.hold,
-        amount=amount,
-        fee=fee,
+    payments: list[Payment] = []
+    unpaid: list[Unpaid] = []
+    debits: dict[str, _Debit] = {}
+    credits: dict[str, int] = {}
+    for job in jobs:
+        debit = debits.setdefault(job.client, _Debit())
+        debit.jobs += 1
+        debit.holds += job.hold
+        # 1. Never more than was set aside; the rest returns with it.
+        amount = min(job.price, job.hold)
+        if job.miner is None or amount == 0:
+            unpaid.append(Unpaid(job_id=job.job_id, client=job.client, hold=job.hold))
+            continue
+        # 2. The fee is rounded down: the miner gets the rest.
+        fee = amount * terms.fee_bps // BASIS_POINTS
+        debit.amount += amount
+        credits[job.miner] = credits.get(job.miner, 0) + amount - fee
+        payments.append(
+            Payment(
+                job_id=job.job_id,
+                client=job.client,
+                miner=job.miner,
+                attempt=job.attempt,
+                hold=job.hold,
+                amount=amount,
+                fee=fee,
+                units=job.units,
+                unit_type=job.unit_type,
+            )
+        )
+    # 3. One entry for each client, each miner and the fees.
+    fees = sum(payment.fee for payment in payments)
+    books = Books(context.now, context.principal.name, dict(context.accounts))
+    facts: dict[str, Any] = {"posting": f"payments/{number + 1}", "kind": "payment"}
+    for party, debit in debits.items():
+        if debit.amount:
+            books.post(party, -debit.amount, released=debit.holds, **facts)
+        else:
+            books.release(party, debit.jobs, debit.holds)
+    for party, amount in (*credits.items(), (FEES, fees)):
+        if amount:
+            books.post(party, amount, available_at=available_at, **facts)
+    settled = PaymentsSettled(
+        at=context.now,
+        by=context.principal.name,
+        number=number + 1,
+        after=after,
+        until=jobs[-1].position,
         available_at=available_at,
-        units=job.units,
-        unit_type=job.unit_type,
+        payments=tuple(payments),
+        unpaid=tuple(unpaid),
     )
-    return books.also(stream, settled)
+    return books.also(PAYMENTS_STREAM, settled)
+
+
+@dataclass(slots=True)
+class _Debit:
+    """The part of one client in a settlement."""
+
+    jobs: int = 0
+    holds: int = 0
+    amount: int = 0
 
 
 def _change(
     state: PaymentState, command: AccountDispute | AccountDismiss | AccountRefund, context: PaymentContext
 ) -> Decision:
+    settled = context.settled
     # A client learns nothing of another client's job.
-    if state is None or not _may_see(state, context.principal):
+    if settled is None or not _may_see(settled, context.principal):
         raise Refusal(Code.JOB_NOT_FOUND, "no payment of such a job; a job is paid a moment after its end")
-    if isinstance(state, Unpaid):
+    payment, available_at = settled.payment, settled.available_at
+    if payment is None:
         raise Refusal(Code.CONFLICT_STATE, "the job cost nothing")
-    settled = state.settled
     common: dict[str, Any] = {
         "at": context.now,
         "by": context.principal.name,
-        "job_id": settled.job_id,
-        "client": settled.client,
+        "job_id": payment.job_id,
+        "client": payment.client,
         "reason": command.reason,
     }
-    accounts = {settled.miner: context.miner, FEES: context.fees, settled.client: context.client}
+    accounts = {payment.miner: context.miner, FEES: context.fees, payment.client: context.client}
     books = Books(context.now, context.principal.name, accounts)
-    stream, earned = payment_stream(settled.job_id), settled.amount - settled.fee
+    stream, earned = payment_stream(payment.job_id), payment.amount - payment.fee
+    status = "PAID" if state is None else state.status
     match command:
         case AccountDispute():
-            if state.status == "DISPUTED":
+            if status == "DISPUTED":
                 return []
-            if state.status == "REFUNDED" or state.dismissed:
+            if state is not None:
                 raise Refusal(Code.CONFLICT_STATE, "the payment was refunded, or its dispute dismissed")
-            if context.now >= settled.available_at:
+            if context.now >= available_at:
                 raise Refusal(
                     Code.CONFLICT_STATE, "the time for a dispute is over; ask an admin for a refund"
                 )
-            if earned and not books.is_pending(settled.miner, earned, settled.available_at):
+            if earned and not books.is_pending(payment.miner, earned, available_at):
                 raise Refusal(Code.CONFLICT_STATE, "the credit is not pending; ask an admin for a refund")
             if earned:
-                books.dispute(settled.miner, settled.job_id, earned, settled.available_at)
+                books.dispute(payment.miner, payment.job_id, earned, available_at)
             return books.also(stream, PaymentDisputed(**common))
         case AccountDismiss():
-            if state.status != "DISPUTED":
-                if state.dismissed:
+            if status != "DISPUTED":
+                if state is not None and status == "PAID":
                     return []
                 raise Refusal(Code.CONFLICT_STATE, "the payment is not disputed")
             if earned:
-                books.dismiss(settled.miner, settled.job_id, earned, settled.available_at)
+                books.dismiss(payment.miner, payment.job_id, earned, available_at)
             return books.also(stream, PaymentDismissed(**common))
         case AccountRefund():
-            if state.status == "REFUNDED":
+            if status == "REFUNDED":
                 return []
-            return _refund(state, common, books)
+            _refund(payment, available_at, common["reason"], books, disputed=status == "DISPUTED")
+            return books.also(stream, PaymentRefunded(**common))
         case _:
             assert_never(command)
 
 
-def _refund(state: Paid, common: dict[str, Any], books: Books) -> Decision:
-    settled, disputed = state.settled, state.status == "DISPUTED"
+def _refund(payment: Payment, available_at: Millis, reason: str, books: Books, *, disputed: bool) -> None:
     facts: dict[str, Any] = {
-        "posting": f"refund/{settled.job_id}",
+        "posting": f"refund/{payment.job_id}",
         "kind": "refund",
-        "job_id": settled.job_id,
-        "attempt": settled.attempt,
-        "units": settled.units,
-        "unit_type": settled.unit_type,
-        "reason": common["reason"],
+        "job_id": payment.job_id,
+        "attempt": payment.attempt,
+        "units": payment.units,
+        "unit_type": payment.unit_type,
+        "reason": reason,
     }
-    for party, amount in ((settled.miner, settled.amount - settled.fee), (FEES, settled.fee)):
+    for party, amount in ((payment.miner, payment.amount - payment.fee), (FEES, payment.fee)):
         if not amount:
             continue
-        frozen = amount if disputed and party == settled.miner else 0
+        frozen = amount if disputed and party == payment.miner else 0
         # It comes from the part of the balance that it went to: pending, disputed, or available.
-        is_pending = not frozen and books.is_pending(party, amount, settled.available_at)
+        is_pending = not frozen and books.is_pending(party, amount, available_at)
         if not frozen and not is_pending and (available := books.available(party)) < amount:
             raise _insufficient(party, available, amount)
-        until = settled.available_at if is_pending else None
+        until = available_at if is_pending else None
         books.post(party, -amount, unfrozen=frozen, available_at=until, **facts)
-    books.post(settled.client, settled.amount, **facts)
-    return books.also(payment_stream(settled.job_id), PaymentRefunded(**common))
+    books.post(payment.client, payment.amount, **facts)
 
 
 def _address(state: AccountState, command: AccountSetPayoutAddress, context: AddressContext) -> Decision:
@@ -279,9 +301,8 @@ def _address(state: AccountState, command: AccountSetPayoutAddress, context: Add
     return books.events
 
 
-def _may_see(state: Paid | Unpaid, principal: Principal) -> bool:
-    client = state.settled.client if isinstance(state, Paid) else state.released.client
-    return principal.role is not Role.CLIENT or principal.name == client
+def _may_see(settled: SettledJob, principal: Principal) -> bool:
+    return principal.role is not Role.CLIENT or principal.name == settled.client
 
 
 def _insufficient(party: str, available: int, needed: int) -> Refusal:
@@ -291,15 +312,16 @@ def _insufficient(party: str, available: int, needed: int) -> Refusal:
     )
 
 
-def answer(state: TransferState | PaymentState | AccountState, command: AccountCommand) -> dict[str, Any]:
+def answer(
+    state: TransferState | SettlementsState | PaymentState | AccountState, command: AccountCommand
+) -> dict[str, Any]:
     """The body of an accepted (or repeated) command's answer, from the state after it."""
-    if isinstance(command, AccountSetPayoutAddress):
-        account = cast("AccountState", state) or Account("")
-        return {"sink": account.payout_sink, "address": account.payout_address or None}
-    assert state is not None
     match state:
-        case Account():
-            raise AssertionError("an account's own command is the one above")
+        case None | Account():
+            if isinstance(command, AccountSettle):
+                return {"number": 0, "until": 0}
+            account = state or Account("")
+            return {"sink": account.payout_sink, "address": account.payout_address or None}
         case TransferMade():
             return {
                 "party": state.party,
@@ -307,9 +329,9 @@ def answer(state: TransferState | PaymentState | AccountState, command: AccountC
                 "amount": state.amount,
                 "business_id": state.business_id,
             }
-        case Paid():
-            return {"job_id": str(state.settled.job_id), "payment": state.status}
-        case Unpaid():
-            return {"job_id": str(state.released.job_id), "payment": "RELEASED"}
+        case Settlements():
+            return {"number": state.number, "until": state.until}
+        case Contested():
+            return {"job_id": str(state.job_id), "payment": state.status}
         case _:
             assert_never(state)

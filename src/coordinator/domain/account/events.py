@@ -1,4 +1,4 @@
-"""Events of accounts, of payments of jobs, and of transfers from and to the outside.
+"""Events of accounts, of settlements of jobs and their disputes, and of transfers from and to the outside.
 
 Amounts are whole numbers of 10⁻⁶ of the unit. Each event of an account has the account's totals after it, so
 that readers need no sum of the events before.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeGuard, get_args
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from coordinator.domain.decision import merges
 from coordinator.domain.messages import NAME, Attempt, Decimal, Event, Millis, Name, Text
 
 FEES = "@fees"
@@ -28,11 +29,17 @@ Party = Annotated[str, StringConstraints(pattern=rf"^({FEES}|{OUTSIDE}|{SETTLEME
 Micros = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]
 """An amount of money: a positive whole number of 10⁻⁶ of the unit."""
 Total = Annotated[int, Field(strict=True, ge=0, le=MAX_TOTAL)]
+Held = Annotated[int, Field(strict=True, ge=1, le=MAX_TOTAL)]
 Signed = Annotated[int, Field(strict=True, ge=-MAX_TOTAL, le=MAX_TOTAL)]
 BusinessId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 """The id of a transfer in the books of the sender; a repeat with the same one has no second effect."""
 UnitType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,31}$")]
 PostingId = Annotated[str, StringConstraints(max_length=256)]
+MAX_SETTLED = 100
+"""Jobs that one event settles. It keeps the event so small that a leaf of the log has it whole
+(`crypto.log.leaf`), with the longest names, too."""
+Count = Annotated[int, Field(strict=True, ge=1, lt=2**53)]
+Position = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 CARRIED_EVERY = 512
 """So many events at most are read for the state of an account, however long its history is."""
 PostingKind = Literal[
@@ -58,30 +65,39 @@ class OfAccount(Event):
 
 
 class AccountHeld(OfAccount, topic="account.held.v1"):
-    """Set aside for a job, in the same decision as `job.submitted`."""
+    """Set aside for jobs: those whose `job.submitted` follows, before any other event of the account.
 
-    job_id: UUID
-    amount: Micros
+    The submits of one client that are committed together have one of these (`together`).
+    """
+
+    jobs: Count
+    amount: Held
+    """The sum of their holds."""
 
 
 class AccountReleased(OfAccount, topic="account.released.v1"):
-    """A hold ended, and nothing was paid from it."""
+    """The holds of jobs ended, and nothing was paid from them. The settlement that follows names the jobs."""
 
-    job_id: UUID
-    amount: Micros
+    jobs: Count
+    amount: Held
+    """The sum of their holds."""
 
 
 class AccountPosted(OfAccount, topic="account.posted.v1"):
-    """An entry: one line of a posting. The amounts of all entries of a posting sum to zero."""
+    """An entry: one line of a posting. The amounts of all entries of a posting sum to zero.
+
+    A party's payments of one settlement are one entry; `payments.settled`, which follows, has the jobs.
+    """
 
     posting: PostingId
     kind: PostingKind
     amount: Signed
     job_id: UUID | None = None
+    """Of a refund."""
     attempt: Attempt | None = None
     """The paid one; with the job's id it gives the id of the receipt."""
     released: Total = 0
-    """The hold that ended with this entry."""
+    """The holds that ended with this entry."""
     unfrozen: Total = 0
     """The disputed credit that a refund took."""
     available_at: Millis | None = None
@@ -145,35 +161,61 @@ AccountEvent = (
 """Every event of an account."""
 
 
+# --- of settlements ----------------------------------------------------------------------------------------
+class Payment(BaseModel):
+    """The payment of one job: the client paid `amount`, the miner got it without `fee`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    job_id: UUID
+    client: Name
+    miner: Name
+    """The principal of the attempt that completed."""
+    attempt: Attempt
+    """With the job's id it gives the id of the receipt."""
+    hold: Micros
+    amount: Micros
+    fee: Total
+    units: Decimal
+    """The number of units in the receipt."""
+    unit_type: UnitType
+    """Their name in the receipt."""
+
+
+class Unpaid(BaseModel):
+    """A job that cost nothing: its hold ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    job_id: UUID
+    client: Name
+    hold: Micros
+
+
+class PaymentsSettled(Event, topic="payments.settled.v1"):
+    """The holds of all jobs that had ended in a part of the log have ended, and the completed ones are paid.
+
+    The stream of settlements has these events alone; each has its whole state.
+    """
+
+    number: Count
+    after: Position
+    """The position up to which the settlement before reaches."""
+    until: Position
+    """The position of the last event that ended one of these jobs. No other settlement has jobs that were ended
+    in between: so each job is settled once."""
+    available_at: Millis
+    """The end of the time in which the clients may dispute the payments."""
+    payments: Annotated[tuple[Payment, ...], Field(max_length=MAX_SETTLED)]
+    """In the order in which the jobs ended."""
+    unpaid: Annotated[tuple[Unpaid, ...], Field(max_length=MAX_SETTLED)]
+    """In the same order."""
+
+
 # --- of the payment of a job -------------------------------------------------------------------------------
 class OfPayment(Event):
     """The fields of every event of a job's payment."""
 
     job_id: UUID
     client: Name
-
-
-class PaymentSettled(OfPayment, topic="payment.settled.v1"):
-    """The job was paid: the client paid `amount`, the miner got it without `fee`."""
-
-    miner: Name
-    """The principal of the attempt that completed."""
-    attempt: Attempt
-    hold: Micros
-    amount: Micros
-    fee: Total
-    available_at: Millis
-    """The end of the time in which the client may dispute it."""
-    units: Decimal | None = None
-    """The number of units in the receipt."""
-    unit_type: UnitType | None = None
-    """Their name in the receipt."""
-
-
-class PaymentReleased(OfPayment, topic="payment.released.v1"):
-    """The job cost nothing."""
-
-    hold: Micros
 
 
 class PaymentDisputed(OfPayment, topic="payment.disputed.v1"):
@@ -192,8 +234,8 @@ class PaymentRefunded(OfPayment, topic="payment.refunded.v1"):
     reason: Text
 
 
-PaymentEvent = PaymentSettled | PaymentReleased | PaymentDisputed | PaymentDismissed | PaymentRefunded
-"""Every event of a job's payment."""
+PaymentEvent = PaymentDisputed | PaymentDismissed | PaymentRefunded
+"""Every event of a job's payment after its settlement."""
 
 
 # --- of a transfer -----------------------------------------------------------------------------------------
@@ -218,3 +260,11 @@ def is_payment_event(event: Event) -> TypeGuard[PaymentEvent]:
 
 
 ACCOUNT_EVENTS = get_args(AccountEvent)
+
+
+@merges(AccountHeld)
+def together(first: AccountHeld, second: AccountHeld) -> AccountHeld:
+    """One event for two that would be neighbours in the stream of an account."""
+    return second.model_copy(
+        update={"jobs": first.jobs + second.jobs, "amount": first.amount + second.amount}
+    )

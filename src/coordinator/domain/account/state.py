@@ -1,8 +1,7 @@
-"""The states of accounts, payments and transfers, and how they follow from events.
+"""The states of accounts, settlements, payments and transfers, and how they follow from events.
 
-    a payment: nothing --settle--> PAID --dispute--> DISPUTED --dismiss--> PAID for good
-                  |                  +--refund-->  REFUNDED <--refund--+
-                  +--settle--> RELEASED (the job cost nothing)
+    a payment: PAID, by its settlement --dispute--> DISPUTED --dismiss--> PAID for good
+                +----------------------refund--> REFUNDED <--refund--+-----+
 
 The state of an account does not grow with its history: holds are sums, and the sum of the pending credits is
 kept for each of a few moments.
@@ -11,7 +10,7 @@ kept for each of a few moments.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, assert_never
 from uuid import UUID
 
@@ -28,8 +27,7 @@ from coordinator.domain.account.events import (
     PaymentDisputed,
     PaymentEvent,
     PaymentRefunded,
-    PaymentReleased,
-    PaymentSettled,
+    PaymentsSettled,
     TransferMade,
 )
 from coordinator.domain.decision import evolves
@@ -155,53 +153,71 @@ def _later(pending: tuple[tuple[Millis, int], ...], now: Millis) -> tuple[tuple[
     return tuple(entry for entry in pending if entry[0] > now)
 
 
+# --- settlements -------------------------------------------------------------------------------------------
+PAYMENTS_STREAM = stream_id("payments", "all")
+"""The id of the stream of settlements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlements:
+    """How far jobs are settled."""
+
+    number: int
+    """Of the last settlement."""
+    until: int
+    """The position up to which ended jobs are settled."""
+
+
+SettlementsState = Settlements | None
+
+
+@evolves("payments")
+def evolve_settlements(state: SettlementsState, event: PaymentsSettled) -> Settlements:
+    """The state after one event. Raises CannotFollow for a log that the decisions would not write.
+
+    A reader may begin with any event.
+    """
+    if state is not None and (event.number, event.after) != (state.number + 1, state.until):
+        raise CannotFollow(state, event)
+    return Settlements(event.number, event.until)
+
+
 # --- the payment of a job ----------------------------------------------------------------------------------
 PaymentStatus = Literal["PAID", "DISPUTED", "REFUNDED"]
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
-    settled: PaymentSettled
-    status: PaymentStatus = "PAID"
-    dismissed: bool = False
-    """Whether a dispute was dismissed: there is no second one."""
+class Contested:
+    """A payment that was disputed or refunded."""
+
+    job_id: UUID
+    status: PaymentStatus
+    """PAID: its dispute was dismissed, and there is no second one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unpaid:
-    """The job cost nothing."""
-
-    released: PaymentReleased
-
-
-PaymentState = Paid | Unpaid | None
+PaymentState = Contested | None
+"""None for a payment as its settlement made it, and for a job that is not settled."""
 
 
 @functools.lru_cache(10_000)
 def payment_stream(job_id: UUID) -> UUID:
-    """The id of the stream of this job's payment; its first event says that the job was settled."""
+    """The id of the stream of this job's payment, which begins with its first dispute or its refund."""
     return stream_id("payment", str(job_id))
 
 
 @evolves("payment")
-def evolve_payment(state: PaymentState, event: PaymentEvent) -> PaymentState:
+def evolve_payment(state: PaymentState, event: PaymentEvent) -> Contested:
     """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
     match event:
-        case PaymentSettled():
-            if state is None:
-                return Paid(event)
-        case PaymentReleased():
-            if state is None:
-                return Unpaid(event)
         case PaymentDisputed():
-            if isinstance(state, Paid) and state.status == "PAID" and not state.dismissed:
-                return replace(state, status="DISPUTED")
+            if state is None:
+                return Contested(event.job_id, "DISPUTED")
         case PaymentDismissed():
-            if isinstance(state, Paid) and state.status == "DISPUTED":
-                return replace(state, status="PAID", dismissed=True)
+            if state is not None and state.status == "DISPUTED":
+                return Contested(event.job_id, "PAID")
         case PaymentRefunded():
-            if isinstance(state, Paid) and state.status != "REFUNDED":
-                return replace(state, status="REFUNDED")
+            if state is None or state.status != "REFUNDED":
+                return Contested(event.job_id, "REFUNDED")
         case _:
             assert_never(event)
     raise CannotFollow(state, event)

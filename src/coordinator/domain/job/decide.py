@@ -128,7 +128,7 @@ def _submit(state: JobState, command: JobSubmit, context: SubmitContext) -> Deci
     if context.accounts:
         # The claim compares the price of a unit with the same limit, and the bill has no more units.
         amount = terms.at_most(command.budget)
-        held = hold(context.account, client, job_id, amount, now, context.principal)
+        held = hold(context.account, client, amount, now, context.principal)
     submitted = JobSubmitted(
         at=now,
         by=context.by or client,

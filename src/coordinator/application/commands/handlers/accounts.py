@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, assert_never, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, assert_never, cast
 from uuid import UUID
 
 from coordinator.application.commands.handler import Handler, Prepared, StateOf, log_unavailable
@@ -12,6 +12,7 @@ from coordinator.application.ports import Intent, LogUnavailable, SettlementSink
 from coordinator.domain.account import (
     FEES,
     OUTSIDE,
+    PAYMENTS_STREAM,
     AccountCommand,
     AccountDeposit,
     AccountDismiss,
@@ -23,8 +24,8 @@ from coordinator.domain.account import (
     AddressContext,
     EndedJob,
     PaymentContext,
-    PaymentState,
     SettleContext,
+    SettledJob,
     Terms,
     TransferContext,
     account_stream,
@@ -33,7 +34,6 @@ from coordinator.domain.account import (
     payment_stream,
     transfer_stream,
 )
-from coordinator.domain.account.state import Paid
 from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import STATE_NAMES, Completed, JobState, is_final
@@ -42,15 +42,9 @@ from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Command, Millis, principal_of
 from coordinator.wire.answers import Refused
 
-
-class Parties(NamedTuple):
-    """The two parties of a job's payment."""
-
-    client: str
-    miner: str | None
-
-
-Details = EndedJob | Parties | None
+Details = tuple[EndedJob, ...] | SettledJob | None
+Settled = Callable[[UUID], Awaitable[SettledJob | None]]
+"""The settlement of a job by its id; None if there is none yet, or none known. Raises LogUnavailable."""
 
 
 class AccountCommands(Handler[Details]):
@@ -59,18 +53,17 @@ class AccountCommands(Handler[Details]):
     noun = "account"
     routine: ClassVar[tuple[type[Command], ...]] = (AccountSettle,)
 
-    def __init__(self, states: States, terms: Terms | None, sink: SettlementSink | None = None) -> None:
+    def __init__(
+        self, states: States, settled: Settled, terms: Terms | None, sink: SettlementSink | None = None
+    ) -> None:
         """`terms`: None where no accounts are kept; all commands are refused then. `sink`: None for none."""
         self._states = states
+        self._settled = settled
         self._terms = terms
         self._sink = sink
 
     async def prepare(self, intents: Sequence[Intent]) -> list[Prepared[Details] | Refused]:
-        """Jobs that are settled together are read in one query."""
-        jobs = [i.command.job_id for i in intents if isinstance(i.command, AccountSettle)]
         try:
-            if len(jobs) > 1:
-                await self._states(jobs)
             return await super().prepare(intents)
         except LogUnavailable:
             unavailable = log_unavailable()
@@ -85,19 +78,15 @@ class AccountCommands(Handler[Details]):
                 stream = transfer_stream(command.party, command.business_id)
                 return self._prepared(intent, stream, None, command.party, OUTSIDE)
             case AccountSettle():
-                job = await self._ended(command.job_id)
-                parties = () if job is None else (job.client, *((job.miner, FEES) if job.miner else ()))
-                # A job is settled twice after a crash alone: the log's conflict reveals it then.
-                settle = self._prepared(intent, payment_stream(command.job_id), job, *parties)
-                return settle._replace(assume_new=True)
+                jobs = await self._ended(command.jobs)
+                parties = dict.fromkeys([job.client for job in jobs])
+                parties |= dict.fromkeys([job.miner for job in jobs if job.miner is not None])
+                return self._prepared(intent, PAYMENTS_STREAM, jobs, *parties, FEES)
             case AccountDispute() | AccountDismiss() | AccountRefund():
-                stream = payment_stream(command.job_id)
-                payment = await self._payment(stream)
-                if not isinstance(payment, Paid):
-                    return self._prepared(intent, stream, None)
-                settled = payment.settled
-                who = Parties(settled.client, settled.miner)
-                return self._prepared(intent, stream, who, settled.client, settled.miner, FEES)
+                stream, settled = payment_stream(command.job_id), await self._settled(command.job_id)
+                payment = None if settled is None else settled.payment
+                parties_of = () if payment is None else (payment.client, payment.miner, FEES)
+                return self._prepared(intent, stream, settled, *parties_of)
             case AccountSetPayoutAddress():
                 self._check_address(command.address)
                 return Prepared(intent, self, account_stream(intent.principal.name), None)
@@ -116,33 +105,14 @@ class AccountCommands(Handler[Details]):
         writes = tuple(account_stream(party) for party in dict.fromkeys(parties))
         return Prepared(intent, self, stream, details, writes=writes)
 
-    async def _ended(self, job_id: UUID) -> EndedJob | None:
-        """The job, if it is final."""
-        for fresh in (False, True):
-            state: JobState = (await self._states((job_id,), fresh=fresh))[job_id]
-            if type(state) in STATE_NAMES and is_final(state):
-                break
-        else:
-            return None
-        assert state is not None
-        job, held = state.job, state.job.hold or 0
-        if not isinstance(state, Completed):
-            return EndedJob(job_id, job.client, held)
-        done = state.completed
-        return EndedJob(
-            job_id,
-            job.client,
-            held,
-            principal_of(done.miner_id),
-            in_micros(done.price),
-            done.attempt,
-            done.units,
-            UNIT_TYPES[job.unit],
-        )
-
-    async def _payment(self, stream: UUID) -> PaymentState:
-        found: PaymentState = (await self._states((stream,)))[stream]
-        return found if found is not None else (await self._states((stream,), fresh=True))[stream]
+    async def _ended(self, jobs: Sequence[tuple[UUID, int]]) -> tuple[EndedJob, ...]:
+        """These jobs, which are final, in one query. Raises Refusal."""
+        ids = [job_id for job_id, _ in jobs]
+        states = await self._states(ids)
+        stale = [job_id for job_id in ids if not is_final(states[job_id])]
+        if stale:
+            states |= await self._states(stale, fresh=True)
+        return tuple([_ended(states[job_id], job_id, position) for job_id, position in jobs])
 
     def decide(self, prepared: Prepared[Details], state_of: StateOf, now: Millis) -> Decision:
         command, principal = cast("AccountCommand", prepared.intent.command), prepared.intent.principal
@@ -155,12 +125,14 @@ class AccountCommands(Handler[Details]):
                 account, outside = account_stream(command.party), account_stream(OUTSIDE)
                 context = TransferContext(now, principal, state_of(account), state_of(outside))
             case AccountSettle():
-                job = details if isinstance(details, EndedJob) else None
-                client, miner, fees = self._accounts(job, state_of)
-                context = SettleContext(now, principal, job, client, miner, fees, terms)
+                assert isinstance(details, tuple)
+                jobs = cast("tuple[EndedJob, ...]", details)
+                names = {job.client for job in jobs} | {job.miner for job in jobs if job.miner is not None}
+                accounts = {party: state_of(account_stream(party)) for party in (*names, FEES)}
+                context = SettleContext(now, principal, jobs, accounts, terms)
             case AccountDispute() | AccountDismiss() | AccountRefund():
-                who = details if isinstance(details, Parties) else None
-                context = PaymentContext(now, principal, *self._accounts(who, state_of))
+                settled = details if isinstance(details, SettledJob) else None
+                context = PaymentContext(now, principal, settled, *_accounts(settled, state_of))
             case AccountSetPayoutAddress():
                 assert self._sink is not None
                 context = AddressContext(now, principal, self._sink.name)
@@ -168,13 +140,35 @@ class AccountCommands(Handler[Details]):
                 assert_never(command)
         return decide(state, command, context)
 
-    def _accounts(self, who: EndedJob | Parties | None, state_of: StateOf) -> tuple[Any, Any, Any]:
-        if who is None:
-            return None, None, None
-        client = state_of(account_stream(who.client))
-        if who.miner is None:
-            return client, None, None
-        return client, state_of(account_stream(who.miner)), state_of(account_stream(FEES))
-
     def answer(self, prepared: Prepared[Details], state: Any) -> dict[str, Any]:
         return answer(state, cast("AccountCommand", prepared.intent.command))
+
+
+def _accounts(settled: SettledJob | None, state_of: StateOf) -> tuple[Any, Any, Any]:
+    payment = None if settled is None else settled.payment
+    if payment is None:
+        return None, None, None
+    parties = (payment.client, payment.miner, FEES)
+    client, miner, fees = [state_of(account_stream(party)) for party in parties]
+    return client, miner, fees
+
+
+def _ended(state: JobState, job_id: UUID, position: int) -> EndedJob:
+    if type(state) not in STATE_NAMES or not is_final(state):
+        raise Refusal(Code.CONFLICT_STATE, "the job is not final; it is paid once it has completed")
+    assert state is not None
+    job, held = state.job, state.job.hold or 0
+    if not isinstance(state, Completed):
+        return EndedJob(job_id, position, job.client, held)
+    done = state.completed
+    return EndedJob(
+        job_id,
+        position,
+        job.client,
+        held,
+        principal_of(done.miner_id),
+        in_micros(done.price),
+        done.attempt,
+        done.units,
+        UNIT_TYPES[job.unit],
+    )
