@@ -9,7 +9,7 @@ from pamqp.commands import Basic
 
 from coordinator.application.ports import Recorded
 from coordinator.broker.connection import Broker, PublishFailed
-from coordinator.domain.account import is_account_event, is_payment_event
+from coordinator.domain.account import PaymentsSettled, is_account_event, is_payment_event
 from coordinator.domain.content import is_content_event
 from coordinator.domain.job import is_job_event
 from coordinator.domain.key import is_key_event
@@ -43,6 +43,8 @@ def owner_and_subject(recorded: Recorded) -> tuple[str, str]:
         return owner, MONEY
     if is_payment_event(event):
         return event.client, str(event.job_id)
+    if isinstance(event, PaymentsSettled):
+        return NOBODY, MONEY  # of many clients: each has an entry of its account
     if is_standing_event(event):
         return NOBODY, event.principal
     if is_key_event(event):

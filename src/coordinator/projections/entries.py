@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from coordinator.application.ports import Recorded, Row
-from coordinator.domain.account import AccountDismissed, AccountDisputed, AccountPosted
+from coordinator.domain.account import AccountPosted
 
 TABLE = "entries"
 KEY = "entry_id"
-EVENTS = (AccountPosted, AccountDisputed, AccountDismissed)
+EVENTS = (AccountPosted,)
 
 
 def key_of(recorded: Recorded) -> str:
-    """The key of the row that this event makes; a dispute changes the row of the job's payment."""
+    """The key of the row that this event makes. A party may have both sides of a settlement."""
     event = recorded.event
-    assert isinstance(event, EVENTS)
-    posting = event.posting if isinstance(event, AccountPosted) else f"payment/{event.job_id}"
-    return f"{posting}|{event.party}"
+    assert isinstance(event, AccountPosted)
+    side = "-" if event.amount < 0 else "+"
+    return f"{event.posting}|{event.party}|{side}"
 
 
 def columns(recorded: Recorded) -> Row:
-    """The columns that this event sets: all of them, with the key, if it makes the row."""
+    """The columns that this event sets: all of them."""
     event = recorded.event
-    assert isinstance(event, EVENTS)
-    match event:
-        case AccountPosted():
-            return {
-                "entry_id": key_of(recorded),
-                "party": event.party,
-                "posting": event.posting,
-                "kind": event.kind,
-                "amount": event.amount,
-                "balance": event.balance,
-                "job_id": None if event.job_id is None else str(event.job_id),
-                "attempt": event.attempt,
-                "available_at": event.available_at,
-                "disputed": 0,
-                "reason": event.reason,
-                "units": event.units,
-                "unit_type": event.unit_type,
-                "posted_at": event.at,
-                "posted_position": recorded.position,
-                "position": recorded.position,
-            }
-        case AccountDisputed():
-            return {"disputed": 1, "position": recorded.position}
-        case AccountDismissed():
-            return {"disputed": 0, "position": recorded.position}
-        case _:
-            assert_never(event)
+    assert isinstance(event, AccountPosted)
+    return {
+        "entry_id": key_of(recorded),
+        "party": event.party,
+        "posting": event.posting,
+        "kind": event.kind,
+        "amount": event.amount,
+        "balance": event.balance,
+        "job_id": None if event.job_id is None else str(event.job_id),
+        "attempt": event.attempt,
+        "available_at": event.available_at,
+        "reason": event.reason,
+        "units": event.units,
+        "unit_type": event.unit_type,
+        "settlement": int(event.posting.partition("/")[2]) if event.kind == "payment" else None,
+        "posted_at": event.at,
+        "posted_position": recorded.position,
+        "position": recorded.position,
+    }

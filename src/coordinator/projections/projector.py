@@ -12,7 +12,18 @@ from typing import Any
 from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import Database, EventLog, Recorded, Row, Tables
 from coordinator.domain.messages import Event
-from coordinator.projections import accounts, entries, jobs, keys, miners, quotas, services, webhooks
+from coordinator.projections import (
+    accounts,
+    contested,
+    entries,
+    jobs,
+    keys,
+    miners,
+    payments,
+    quotas,
+    services,
+    webhooks,
+)
 
 READ_EVENTS = 4000
 REST_SECONDS = 0.02
@@ -28,21 +39,40 @@ class ReadModel:
     key: str
     events: tuple[type[Event], ...]
     """The events that change it."""
-    key_of: Callable[[Recorded], str]
-    """The key of the row that an event changes."""
-    columns: Callable[[Recorded], Row]
-    """The columns that it sets: a whole row has its key, a change of a row has not. So no row is read."""
+    rows: Callable[[Recorded], Iterable[tuple[str, Row]]]
+    """The rows that an event changes: their keys, and the columns that it sets. A whole row has its key among
+    them, a change of a row has not. So no row is read."""
     may_be_gone: Callable[[Row], bool] = lambda _: False
     """Whether a row may be missing, because the expiry removes such rows."""
 
 
 def _read_model(module: ModuleType) -> ReadModel:
     more = {"may_be_gone": module.may_be_gone} if hasattr(module, "may_be_gone") else {}
-    return ReadModel(module.TABLE, module.KEY, module.EVENTS, module.key_of, module.columns, **more)
+    rows = module.rows if hasattr(module, "rows") else _one_row(module.key_of, module.columns)
+    return ReadModel(module.TABLE, module.KEY, module.EVENTS, rows, **more)
+
+
+def _one_row(
+    key_of: Callable[[Recorded], str], columns: Callable[[Recorded], Row]
+) -> Callable[[Recorded], tuple[tuple[str, Row]]]:
+    """The rows of a model whose events change one row each."""
+    return lambda recorded: ((key_of(recorded), columns(recorded)),)
 
 
 READ_MODELS = tuple(
-    _read_model(m) for m in (jobs, miners, services, keys, quotas, webhooks, accounts, entries)
+    _read_model(m)
+    for m in (
+        jobs,
+        miners,
+        services,
+        keys,
+        quotas,
+        webhooks,
+        accounts,
+        entries,
+        payments,
+        contested,
+    )
 )
 
 
@@ -60,12 +90,13 @@ class Fold:
     def take(self, events: Iterable[Recorded]) -> None:
         for recorded in events:
             for model in _models_of(type(recorded.event)):
-                rows, key = self.rows[model.table], model.key_of(recorded)
-                row, columns = rows.get(key), model.columns(recorded)
-                if row is None:
-                    rows[key] = dict(columns)
-                else:
-                    row.update(columns)
+                rows = self.rows[model.table]
+                for key, columns in model.rows(recorded):
+                    row = rows.get(key)
+                    if row is None:
+                        rows[key] = dict(columns)
+                    else:
+                        row.update(columns)
 
 
 class Projector(FollowerBase):

@@ -160,7 +160,7 @@ def connect(
     webhook_keys = WebhookKeys(key, signing.retired)
     allow_private = settings.webhook_allow_private
     timeout = settings.heartbeat_timeout_seconds
-    money = Money.of(settings, adapters.database, clock, bus.states, watermarks, webhook_keys)
+    money = Money.of(settings, event_log, adapters.database, clock, bus.states, watermarks, webhook_keys)
     handlers = (  # one for each noun with commands
         JobCommands(
             key,

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 from coordinator.application.money.settlements import SETTLEMENTS
 from coordinator.application.ports import Clock, Database, SinkHistory, Tables
 from coordinator.crypto.settlement import payments_root
+from coordinator.domain.account import MAX_SETTLED
 from coordinator.domain.settlement import MAX_PAYOUTS, BatchPlan, Settlement, SinkTerms
 
 MAX_RECEIPTS = 100_000
-"""Payments that one batch covers; later ones are of the next batch."""
+"""Payments that one batch covers at most; later ones are of the next batch."""
+HASH = 32
+"""Bytes of a leaf's hash."""
 
 
 class Payable(NamedTuple):
@@ -56,19 +59,21 @@ class BatchPlans:
         with self._database.transaction() as tables:
             last = _last_of(tables)
             reached = tables.position(SETTLEMENTS)
-            leaves = tables.query(
-                "settlements_leaves", after=last.until, until=reached, count=MAX_RECEIPTS + 1
+            settled = tables.query(
+                "settlements_leaves", after=last.until, until=reached, count=MAX_RECEIPTS // MAX_SETTLED + 1
             )
             rows = tables.query("settlements_payable", **self._terms(), count=MAX_PAYOUTS)
-        if len(leaves) > MAX_RECEIPTS:
-            leaves.pop()
-            reached = leaves[-1]["position"]
+        if len(settled) > MAX_RECEIPTS // MAX_SETTLED:
+            settled.pop()
+            reached = settled[-1]["position"]
+        leaves = [bytes.fromhex(row["leaves"]) for row in settled]
+        hashes = [one[start : start + HASH] for one in leaves for start in range(0, len(one), HASH)]
         return BatchPlan(
             number=last.number + 1,
             after=last.until,
             until=reached,
-            receipts=len(leaves),
-            receipts_root=payments_root([bytes.fromhex(row["leaf"]) for row in leaves]),
+            receipts=len(hashes),
+            receipts_root=payments_root(hashes),
             parties=tuple(row["party"] for row in rows),
         )
 

@@ -1,29 +1,31 @@
-"""The settler: every job that has ended with a hold is settled, by one command for each.
+"""The settler: the jobs that have ended with a hold are settled, many by one command.
 
-The command is idempotent by the job, so that it may be sent again after a crash or a takeover. The hold
-covers the payment meanwhile, so a settlement that is late never overspends.
+Jobs are settled in the order in which they ended, and a settlement says how far it reaches. So a command may
+be sent again after a crash or a takeover: what is settled already has no second effect. The hold covers the
+payment meanwhile, so a settlement that is late never overspends.
 """
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import structlog
 
 from coordinator.application.followers.follower import FollowerBase
-from coordinator.application.ports import Clock, Database, Intent, Recorded, Row, Tables
-from coordinator.domain.account import AccountHeld, AccountSettle, is_payment_event
-from coordinator.domain.job import ends_job
+from coordinator.application.ports import Clock, Intent, Recorded, Row, Tables
+from coordinator.domain.account import MAX_SETTLED, AccountSettle, PaymentsSettled
+from coordinator.domain.job import JobSubmitted, ends_job
+from coordinator.domain.job.events import FinalEvent
 from coordinator.domain.messages import SYSTEM, Event
 from coordinator.wire.answers import Answer, Refused
 
-MAX_DUE = 400
-"""Commands in one array."""
-AGAIN_SECONDS = 5.0
-"""A command whose effect is not in the table after so long is sent again."""
+PACE_SECONDS = 0.2
+"""The least time between two settlements, unless one is full."""
+AGAIN_SECONDS = 1.0
+"""The pause after a refused command."""
 
 log = structlog.get_logger("settler")
 
@@ -32,26 +34,23 @@ class Settler(FollowerBase):
     """Table: open_holds."""
 
     name = "settler"
-    tick_seconds = 0.5
-    linger_seconds = 0.2
-    acts_on: frozenset[type[Event]] | None = frozenset()
+    tick_seconds = PACE_SECONDS
+    linger_seconds = 0.5
+    acts_on: frozenset[type[Event]] | None = frozenset(get_args(FinalEvent))
 
-    def __init__(
-        self,
-        database: Database,
-        handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]],
-        clock: Clock,
-    ) -> None:
-        self._database = database
+    def __init__(self, handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]], clock: Clock) -> None:
         self._handle = handle
         self._clock = clock
-        self._last_tick = clock.monotonic()
-        self._sent: dict[str, float] = {}
-        """By job: when its command was sent; the row leaves the table a moment later."""
+        self._not_before = clock.monotonic()
+        self._due: deque[tuple[UUID, int]] = deque()
+        """Ended jobs and the positions of their ends, in their order."""
 
     # --- the table ------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
-        self._sent = {}
+        self._due = deque((UUID(row["job_id"]), row["ended"]) for row in tables.query("settler_due"))
+
+    def stand_by(self) -> None:
+        self._due = deque()
 
     def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
         new: dict[str, dict[str, Any]] = {}
@@ -59,24 +58,25 @@ class Settler(FollowerBase):
         settled: list[str] = []
         for recorded in events:
             event = recorded.event
-            if isinstance(event, AccountHeld):
-                new[str(event.job_id)] = {
-                    "job_id": str(event.job_id),
-                    "client": event.party,
-                    "amount": event.amount,
-                    "held_at": event.at,
-                    "ended": 0,
-                }
+            if isinstance(event, JobSubmitted):
+                if event.hold:
+                    new[recorded.key] = {
+                        "job_id": recorded.key,
+                        "client": event.client,
+                        "amount": event.hold,
+                        "held_at": event.at,
+                        "ended": 0,
+                    }
             elif ends_job(event):
                 if recorded.key in new:
-                    new[recorded.key]["ended"] = 1
+                    new[recorded.key]["ended"] = recorded.position
                 else:
-                    ended[recorded.key] = {"ended": 1}
-            elif is_payment_event(event):
-                job_id = str(event.job_id)
-                if new.pop(job_id, None) is None:
-                    ended.pop(job_id, None)
-                    settled.append(job_id)
+                    ended[recorded.key] = {"ended": recorded.position}
+            elif isinstance(event, PaymentsSettled):
+                for job_id in map(str, event.jobs):
+                    if new.pop(job_id, None) is None:
+                        ended.pop(job_id, None)
+                        settled.append(job_id)
         if new:
             tables.put("open_holds", list(new.values()))
         if ended:  # a job without a hold has no row, and stays without one
@@ -84,22 +84,25 @@ class Settler(FollowerBase):
         if settled:
             tables.remove("open_holds", settled)
 
-    # --- due commands ---------------------------------------------------------------------------------------
-    async def tick(self, stored_to: int) -> None:
-        now = self._clock.monotonic()
-        if now - self._last_tick < self.tick_seconds:
-            return  # between two batches of a busy log
-        self._last_tick = now
-        self._sent = {job: at for job, at in self._sent.items() if now - at < AGAIN_SECONDS}
-        while due := await asyncio.to_thread(self._due):
-            commands = [AccountSettle(job_id=UUID(job)) for job in due]
-            self._sent.update(dict.fromkeys(due, now))
-            answers = await self._handle([Intent(command, SYSTEM) for command in commands])
-            for command, answer in zip(commands, answers, strict=True):
-                if isinstance(answer, Refused):
-                    log.warning("a job was not settled", job=str(command.job_id), detail=answer.detail)
+    # --- settlements ----------------------------------------------------------------------------------------
+    async def act(self, events: Sequence[Recorded]) -> None:
+        self._due += [(recorded.stream, recorded.position) for recorded in events if ends_job(recorded.event)]
+        if len(self._due) >= MAX_SETTLED:
+            await self._settle(MAX_SETTLED)
 
-    def _due(self) -> list[str]:
-        with self._database.transaction() as tables:
-            rows = tables.query("settler_due", count=MAX_DUE + len(self._sent))
-        return [row["job_id"] for row in rows if row["job_id"] not in self._sent][:MAX_DUE]
+    async def tick(self, stored_to: int) -> None:
+        if self._clock.monotonic() >= self._not_before:
+            await self._settle(1)
+
+    async def _settle(self, least: int) -> None:
+        """Settle what is due while there are at least so many jobs."""
+        while len(self._due) >= least:
+            jobs = tuple(self._due[place] for place in range(min(MAX_SETTLED, len(self._due))))
+            [answer] = await self._handle([Intent(AccountSettle(jobs=jobs), SYSTEM)])
+            if isinstance(answer, Refused):
+                log.warning("jobs were not settled", jobs=len(jobs), detail=answer.detail)
+                self._not_before = self._clock.monotonic() + AGAIN_SECONDS
+                return
+            for _ in jobs:
+                self._due.popleft()
+        self._not_before = self._clock.monotonic() + PACE_SECONDS

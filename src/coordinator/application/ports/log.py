@@ -98,7 +98,7 @@ class EventLog(Protocol):
         """The events of these streams that their states follow from, in version order.
 
         All of them, in one query; of an account with a long history those from the last one on that has its
-        whole state (`AccountCarried`). A stream without events is absent.
+        whole state (`AccountCarried`); of settlements the last one. A stream without events is absent.
         """
 
     def versions(self, streams: Collection[UUID]) -> dict[UUID, int]:

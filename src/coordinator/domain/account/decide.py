@@ -227,6 +227,9 @@ def _change(
         "by": context.principal.name,
         "job_id": payment.job_id,
         "client": payment.client,
+        "miner": payment.miner,
+        "credit": payment.amount - payment.fee,
+        "available_at": available_at,
         "reason": command.reason,
     }
     accounts = {payment.miner: context.miner, FEES: context.fees, payment.client: context.client}
@@ -259,8 +262,9 @@ def _change(
         case AccountRefund():
             if status == "REFUNDED":
                 return []
-            _refund(payment, available_at, common["reason"], books, disputed=status == "DISPUTED")
-            return books.also(stream, PaymentRefunded(**common))
+            disputed = status == "DISPUTED"
+            _refund(payment, available_at, command.reason, books, disputed=disputed)
+            return books.also(stream, PaymentRefunded(**common, disputed=disputed))
         case _:
             assert_never(command)
 

@@ -200,14 +200,19 @@ class PaymentsSettled(Event, topic="payments.settled.v1"):
     after: Position
     """The position up to which the settlement before reaches."""
     until: Position
-    """The position of the last event that ended one of these jobs. No other settlement has jobs that were ended
-    in between: so each job is settled once."""
+    """The position of the last event that ended one of these jobs. No other settlement has jobs that ended in
+    between: so each job is settled once."""
     available_at: Millis
     """The end of the time in which the clients may dispute the payments."""
     payments: Annotated[tuple[Payment, ...], Field(max_length=MAX_SETTLED)]
     """In the order in which the jobs ended."""
     unpaid: Annotated[tuple[Unpaid, ...], Field(max_length=MAX_SETTLED)]
     """In the same order."""
+
+    @property
+    def jobs(self) -> list[UUID]:
+        """All jobs that it settles."""
+        return [payment.job_id for payment in self.payments] + [unpaid.job_id for unpaid in self.unpaid]
 
 
 # --- of the payment of a job -------------------------------------------------------------------------------
@@ -216,9 +221,16 @@ class OfPayment(Event):
 
     job_id: UUID
     client: Name
+    miner: Name
+    credit: Total
+    """The part of the payment that the miner got."""
+    available_at: Millis
+    """The end of the time in which the client may dispute it."""
 
 
 class PaymentDisputed(OfPayment, topic="payment.disputed.v1"):
+    """The client disputes it: the credit is frozen."""
+
     reason: Text
 
 
@@ -231,6 +243,8 @@ class PaymentDismissed(OfPayment, topic="payment.dismissed.v1"):
 class PaymentRefunded(OfPayment, topic="payment.refunded.v1"):
     """The client has its money back."""
 
+    disputed: bool
+    """Whether the credit was frozen."""
     reason: Text
 
 

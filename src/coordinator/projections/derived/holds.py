@@ -1,4 +1,4 @@
-"""The settler's table: holds that are not settled, and whether their jobs have ended."""
+"""The settler's table: holds that are not settled, and where their jobs have ended."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from coordinator.application.ports import Recorded, Tables
-from coordinator.domain.account import AccountHeld, is_payment_event
-from coordinator.domain.job import ends_job
+from coordinator.domain.account import PaymentsSettled
+from coordinator.domain.job import JobSubmitted, ends_job
 from coordinator.projections.derived.port import StoredRows, compare
 
 HOLDS = "open_holds"
@@ -26,20 +26,22 @@ class HoldTables:
 
     def take(self, recorded: Recorded) -> None:
         event = recorded.event
-        if isinstance(event, AccountHeld):
-            self.any_money = True
-            self._holds[str(event.job_id)] = {
-                "job_id": str(event.job_id),
-                "client": event.party,
-                "amount": event.amount,
-                "held_at": event.at,
-                "ended": 0,
-            }
+        if isinstance(event, JobSubmitted):
+            if event.hold:
+                self.any_money = True
+                self._holds[recorded.key] = {
+                    "job_id": recorded.key,
+                    "client": event.client,
+                    "amount": event.hold,
+                    "held_at": event.at,
+                    "ended": 0,
+                }
         elif ends_job(event):
             if recorded.key in self._holds:
-                self._holds[recorded.key]["ended"] = 1
-        elif is_payment_event(event):
-            self._holds.pop(str(event.job_id), None)
+                self._holds[recorded.key]["ended"] = recorded.position
+        elif isinstance(event, PaymentsSettled):
+            for job_id in event.jobs:
+                self._holds.pop(str(job_id), None)
 
     def key_of(self, table: str, row: Mapping[str, Any]) -> str:
         return str(row["job_id"])

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from coordinator.application.ports import Recorded, Tables
 from coordinator.crypto.settlement import payment_leaf
-from coordinator.domain.account import Account, AccountState, PaymentSettled, is_account_event
+from coordinator.domain.account import Account, AccountState, PaymentsSettled, is_account_event
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.settlement import (
     Settlement,
@@ -51,11 +51,12 @@ class SettlementTables:
             account: Account = EVOLVE["account"](before, event)
             self._accounts[event.party] = account
             self._payee(before, account, recorded.position)
-        elif isinstance(event, PaymentSettled):
-            self._rows[RECEIPTS][str(recorded.position)] = {
-                "position": recorded.position,
-                "leaf": payment_leaf(event.model_dump()).hex(),
-            }
+        elif isinstance(event, PaymentsSettled):
+            if event.payments:
+                self._rows[RECEIPTS][str(recorded.position)] = {
+                    "position": recorded.position,
+                    "leaves": b"".join(payment_leaf(one.model_dump()) for one in event.payments).hex(),
+                }
         elif is_settlement_event(event):
             self.any_money = True
             self._batch(event, recorded.position)

@@ -28,6 +28,8 @@ DERIVED: Final = (
     "webhooks",
     "accounts",
     "entries",
+    "payments",
+    "contested_payments",
     # The other followers'.
     "open_work",
     "work_classes",

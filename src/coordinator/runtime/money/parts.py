@@ -11,6 +11,7 @@ from coordinator.application.commands.handlers.settlements import APPLIED_SECOND
 from coordinator.application.followers.follower import Follower
 from coordinator.application.followers.watermarks import LocalWatermarks
 from coordinator.application.health import Part
+from coordinator.application.money.payments import Payments
 from coordinator.application.money.plans import BatchPlans
 from coordinator.application.money.sender import Pace, SettlementSender
 from coordinator.application.money.settlements import SETTLEMENTS, SettlementFollower
@@ -19,6 +20,7 @@ from coordinator.application.payloads.service_versions import States
 from coordinator.application.ports import (
     Clock,
     Database,
+    EventLog,
     Intent,
     Leadership,
     SettlementSink,
@@ -38,7 +40,7 @@ class Money:
     """What `bootstrap` needs besides the gateway."""
 
     settings: Settings
-    database: Database
+    payments: Payments
     clock: Clock
     states: States
     watermarks: LocalWatermarks
@@ -50,6 +52,7 @@ class Money:
     def of(
         cls,
         settings: Settings,
+        event_log: EventLog,
         database: Database,
         clock: Clock,
         states: States,
@@ -60,14 +63,14 @@ class Money:
         sink = open_sink(settings, keys)
         terms = None if sink is None else terms_of(sink, settings)
         plans = None if terms is None else BatchPlans(database, clock, terms)
-        return cls(settings, database, clock, states, watermarks, sink, terms, plans)
+        return cls(settings, Payments(event_log, database), clock, states, watermarks, sink, terms, plans)
 
     def handlers(self) -> tuple[AccountCommands, SettlementCommands]:
         """Of accounts, and of batches."""
         reached = partial(self.watermarks.reached, SETTLEMENTS)
         plan = None if self.plans is None else self._plan
         return (
-            AccountCommands(self.states, self.settings.terms, self.sink),
+            AccountCommands(self.states, self.payments.of, self.settings.terms, self.sink),
             SettlementCommands(self.states, self.terms, plan, reached),
         )
 
@@ -81,7 +84,7 @@ class Money:
         """Those that money needs; none where no accounts are kept."""
         found: list[Follower] = []
         if self.settings.terms is not None:
-            found.append(Settler(self.database, send, self.clock))
+            found.append(Settler(send, self.clock))
         if self.sink is not None:
             found.append(SettlementFollower())
         return found

@@ -22,7 +22,7 @@ from coordinator.application.ports import (
     StoredPayload,
     VersionConflict,
 )
-from coordinator.domain.account import CARRIED_EVERY
+from coordinator.domain.account import CARRIED_EVERY, PAYMENTS_STREAM
 from coordinator.storage.connections.postgres_pool import CHECKOUT_SECONDS
 from coordinator.storage.log.head_position import HeadPosition
 from coordinator.storage.log.listener import Listener
@@ -100,10 +100,15 @@ class PostgresEventLog:
         return to_appended(previous, positions, events, columns)
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, list[Recorded]]:
-        found = by_stream(self._select(_LOAD, list(streams), CARRIED_EVERY))
+        others = [stream for stream in streams if stream != PAYMENTS_STREAM]
+        found = by_stream(self._select(_LOAD, others, CARRIED_EVERY)) if others else {}
         for stream, events in found.items():
             if len(events) == CARRIED_EVERY - 1:
                 found[stream] = whole_from(events, self.versions([stream])[stream], self._later)
+        if len(others) < len(streams):  # each of its events has the whole state
+            last = self.versions([PAYMENTS_STREAM]).get(PAYMENTS_STREAM)
+            if last is not None:
+                found[PAYMENTS_STREAM] = self._later(PAYMENTS_STREAM, last)
         return found
 
     def _later(self, stream: UUID, version: int) -> list[Recorded]:

@@ -36,7 +36,7 @@ from coordinator.domain.account import (
 )
 from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import STATE_NAMES, Completed, JobState, is_final
+from coordinator.domain.job import Completed, JobState, is_final
 from coordinator.domain.job.price import in_micros
 from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Command, Millis, principal_of
@@ -154,7 +154,7 @@ def _accounts(settled: SettledJob | None, state_of: StateOf) -> tuple[Any, Any, 
 
 
 def _ended(state: JobState, job_id: UUID, position: int) -> EndedJob:
-    if type(state) not in STATE_NAMES or not is_final(state):
+    if not is_final(state):
         raise Refusal(Code.CONFLICT_STATE, "the job is not final; it is paid once it has completed")
     assert state is not None
     job, held = state.job, state.job.hold or 0

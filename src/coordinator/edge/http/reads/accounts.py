@@ -14,6 +14,7 @@ from starlette.responses import Response
 from coordinator.application.commands.parsing import parse_command
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.receipt import receipt_id
+from coordinator.domain.account import FEES
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import JobSubmit, no_service
 from coordinator.domain.job.price import most
@@ -23,7 +24,7 @@ from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Millis
 from coordinator.domain.service import RegisteredService, ServiceSpec
 from coordinator.edge.context import EdgeContext
-from coordinator.edge.http.reads.reading import POSITION_HEADER
+from coordinator.edge.http.reads.reading import POSITION_HEADER, cursor_after, read_cursor
 from coordinator.edge.models.parties.accounts import (
     AccountServices,
     AccountView,
@@ -39,6 +40,8 @@ STATEMENT: Final = b"coordinator statement 1\n"
 DAY_MILLIS: Final = 86_400_000
 MAX_LINES: Final = 10_000
 """Entries in one statement."""
+_CURSOR: Final = (r"[0-9]{1,16}", r"[0-9]{1,9}")
+_LAST: Final = 2**53
 _COLUMNS: Final = (
     "position",
     "at",
@@ -85,6 +88,7 @@ def account_view(context: EdgeContext, party: str, row: dict[str, Any] | None) -
 
 
 def entry_view(row: dict[str, Any]) -> EntryView:
+    """One line of an account."""
     job_id, attempt = row["job_id"], row["attempt"]
     return EntryView(
         position=row["posted_position"],
@@ -96,11 +100,22 @@ def entry_view(row: dict[str, Any]) -> EntryView:
         job_id=job_id,
         receipt_id=None if attempt is None else receipt_id(job_id, attempt),
         available_at=row["available_at"],
-        disputed=bool(row["disputed"]),
+        disputed=row["contested"] == "DISPUTED" and row["amount"] > 0 and row["party"] != FEES,
         reason=row["reason"],
         units=row["units"],
         unit_type=row["unit_type"],
     )
+
+
+def lines_before(cursor: str | None) -> tuple[int, int]:
+    """The position and the place before which a page of lines begins. Raises Refusal."""
+    position, place = read_cursor(cursor, *_CURSOR) or (str(_LAST), "0")
+    return int(position), int(place)
+
+
+def lines_after(row: dict[str, Any]) -> str:
+    """The cursor of the page after this line."""
+    return cursor_after(str(row["posted_position"]), str(row["place"]))
 
 
 async def services_of(context: EdgeContext, party: str, days: int) -> AccountServices:

@@ -54,8 +54,6 @@ router = APIRouter(tags=["accounts"])
 
 _PARTY = f"({FEES}|{OUTSIDE}|{SETTLEMENT}|{NAME})"
 _CURSOR = (_PARTY,)
-_PLACE = (r"[0-9]{1,16}",)
-_LAST = 2**53
 Party = Annotated[
     str,
     Path(
@@ -304,10 +302,9 @@ async def _show(context: EdgeContext, party: str, position: int) -> Response:
 
 async def _entries(context: EdgeContext, party: str, query: PageQuery, position: int) -> Response:
     reads.check_kept(context)
-    [before] = read_cursor(query.cursor, *_PLACE) or [str(_LAST)]
-    rows = await context.reads.entries(party, int(before), query.limit + 1)
+    rows = await context.reads.lines(party, reads.lines_before(query.cursor), query.limit + 1)
     shown = rows[: query.limit]
-    cursor = cursor_after(str(shown[-1]["posted_position"])) if len(rows) > query.limit else None
+    cursor = reads.lines_after(shown[-1]) if len(rows) > query.limit else None
     items = [reads.entry_view(row) for row in shown]
     return reply(EntryPage(items=items, next_cursor=cursor), position)
 

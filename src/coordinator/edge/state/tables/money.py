@@ -6,7 +6,7 @@ Each read is a transaction of its own in a thread, and raises LogUnavailable.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from coordinator.application.ports import Database
 from coordinator.domain.messages import Millis
@@ -40,6 +40,18 @@ class HoldRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PaymentRow:
+    """The payment of a job."""
+
+    client: str
+    miner: str
+    amount: int
+    available_at: Millis
+    contested: Literal["DISPUTED", "DISMISSED", "REFUNDED"] | None
+    """What became of it since its settlement."""
+
+
+@dataclass(frozen=True, slots=True)
 class DisputeRow:
     """A payment whose credit is frozen."""
 
@@ -47,9 +59,9 @@ class DisputeRow:
     miner: str
     credit: int
     posted_at: Millis
-    client: str | None
+    client: str
     service: str | None
-    price: int | None
+    price: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +92,21 @@ class MoneyReads:
         """What a party spent and earned, by day and service, in no order."""
         return [DayRow(**row) for row in await self._read("accounts_by_day", party=party, since=since)]
 
-    async def entries(self, party: str, before: int, page_size: int) -> list[dict[str, Any]]:
-        """A page of an account's entries before a position, newest first, with `service` and `refunded`."""
-        return await self._read("accounts_entry_lines", party=party, before=before, page_size=page_size)
-
     async def pending_until(self, party: str, now: Millis) -> tuple[Millis | None, Millis | None]:
         """When the first and the last of a party's pending credits become available; None for none."""
         [row] = await self._read("accounts_pending_until", party=party, now=now)
         return row["first_at"], row["last_at"]
 
     async def is_paid(self, party: str, job_id: str) -> bool:
-        """Whether this party has an entry for the payment of this job."""
-        return bool(await self._read("accounts_is_paid", entry_id=f"payment/{job_id}|{party}"))
+        """Whether this party paid this job, or was paid for it."""
+        return bool(await self._read("accounts_is_paid", job_id=job_id, party=party))
+
+    async def payment(self, job_id: str) -> PaymentRow | None:
+        """The payment of a job; None for a job that cost nothing, or is not settled."""
+        rows = await self._read("accounts_payment", job_id=job_id)
+        if not rows or not rows[0]["amount"]:
+            return None
+        return PaymentRow(**{name: rows[0][name] for name in PaymentRow.__slots__})
 
     async def holds(self, party: str, most: int) -> list[HoldRow]:
         """A client's open holds, the newest first."""

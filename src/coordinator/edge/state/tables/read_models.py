@@ -223,14 +223,20 @@ class ReadModels:
         """A page of accounts by party, after the party `after`."""
         return await self._read("accounts_list", after=after, now=now, page_size=page_size)
 
-    async def entries(self, party: str, before: int, page_size: int) -> list[dict[str, Any]]:
-        """A page of an account's entries before a position, newest first."""
-        return await self._read("accounts_entries", party=party, before=before, page_size=page_size)
+    async def lines(self, party: str, before: tuple[int, int], page_size: int) -> list[dict[str, Any]]:
+        """A page of an account's lines before a position and a place there, the newest first.
+
+        Each with its `service`, and with what became of a payment, `contested`.
+        """
+        position, place = before
+        return await self._read(
+            "accounts_entries", party=party, before=position, place=place, page_size=page_size
+        )
 
     async def statement(
         self, party: str, since: int, until: int, most: int
     ) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
-        """The sum of the entries before a period, the entries in it, and the open holds; `most` of each."""
+        """The sum of the entries before a period, the lines in it, and the open holds; `most` of each."""
         period = {"party": party, "since": since}
 
         def query() -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:

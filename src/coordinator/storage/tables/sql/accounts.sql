@@ -4,25 +4,34 @@
 -- An account, and its credits that are pending at a moment.
 SELECT accounts.*,
   (SELECT COALESCE(CAST(SUM(amount) AS bigint), 0) FROM entries
-   WHERE entries.party = accounts.party AND available_at > :now AND disputed = 0) AS pending
+   WHERE entries.party = accounts.party AND available_at > :now)
+  - (SELECT COALESCE(CAST(SUM(credit) AS bigint), 0) FROM contested_payments AS contested
+     WHERE contested.miner = accounts.party AND available_at > :now AND frozen = 1) AS pending
 FROM accounts WHERE party = :party
 
 -- name: accounts_list
 -- A page of accounts by party, and their credits that are pending at a moment.
 SELECT accounts.*,
   (SELECT COALESCE(CAST(SUM(amount) AS bigint), 0) FROM entries
-   WHERE entries.party = accounts.party AND available_at > :now AND disputed = 0) AS pending
+   WHERE entries.party = accounts.party AND available_at > :now)
+  - (SELECT COALESCE(CAST(SUM(credit) AS bigint), 0) FROM contested_payments AS contested
+     WHERE contested.miner = accounts.party AND available_at > :now AND frozen = 1) AS pending
 FROM accounts WHERE party > :after ORDER BY party LIMIT :page_size
 
 -- name: accounts_entries
--- A page of an account's entries, newest first.
-SELECT * FROM entries WHERE party = :party AND posted_position < :before
-ORDER BY posted_position DESC LIMIT :page_size
+-- A page of an account's lines, newest first, with their services, and what became of the payments.
+SELECT lines.*, jobs.service, contested.status AS contested
+FROM account_lines AS lines LEFT JOIN jobs ON jobs.job_id = lines.job_id
+LEFT JOIN contested_payments AS contested ON contested.job_id = lines.job_id
+WHERE lines.party = :party AND posted_position <= :before AND (posted_position < :before OR place < :place)
+ORDER BY posted_position DESC, place DESC LIMIT :page_size
 
 -- name: accounts_lines
--- The entries of an account in a period, oldest first.
-SELECT * FROM entries WHERE party = :party AND posted_at >= :since AND posted_at < :until
-ORDER BY posted_position LIMIT :most
+-- The lines of an account in a period, oldest first, and what became of the payments.
+SELECT lines.*, contested.status AS contested
+FROM account_lines AS lines LEFT JOIN contested_payments AS contested ON contested.job_id = lines.job_id
+WHERE lines.party = :party AND posted_at >= :since AND posted_at < :until
+ORDER BY posted_position, place LIMIT :most
 
 -- name: accounts_opening
 -- The sum of all entries before a period.
@@ -40,27 +49,19 @@ SELECT posted_at / 86400000 AS day, COALESCE(jobs.service, '') AS service,
   CAST(SUM(CASE WHEN (kind = 'payment') = (amount < 0) THEN 0 ELSE amount END) AS bigint) AS earned,
   SUM(CASE WHEN kind = 'payment' AND amount < 0 THEN 1 ELSE 0 END) AS paid_jobs,
   SUM(CASE WHEN kind = 'payment' AND amount > 0 THEN 1 ELSE 0 END) AS credited_jobs
-FROM entries LEFT JOIN jobs ON jobs.job_id = entries.job_id
+FROM account_lines LEFT JOIN jobs ON jobs.job_id = account_lines.job_id
 WHERE party = :party AND posted_at >= :since AND kind IN ('payment', 'refund')
 GROUP BY posted_at / 86400000, COALESCE(jobs.service, '')
-
--- name: accounts_entry_lines
--- A page of an account's entries, newest first, with their services, and whether a payment was refunded.
-SELECT entries.*, jobs.service,
-  EXISTS (SELECT 1 FROM entries AS back
-    WHERE back.entry_id = 'refund/' || entries.job_id || '|' || entries.party) AS refunded
-FROM entries LEFT JOIN jobs ON jobs.job_id = entries.job_id
-WHERE party = :party AND posted_position < :before
-ORDER BY posted_position DESC LIMIT :page_size
 
 -- name: accounts_pending_until
 -- When the first and the last of a party's pending credits become available; null for none.
 SELECT MIN(available_at) AS first_at, MAX(available_at) AS last_at FROM entries
-WHERE party = :party AND available_at > :now AND disputed = 0
+WHERE party = :party AND available_at > :now
 
 -- name: accounts_is_paid
 -- Whether a party was credited or debited for a job.
-SELECT 1 AS found FROM entries WHERE entry_id = :entry_id
+SELECT 1 AS found FROM payments
+WHERE job_id = :job_id AND amount > 0 AND (client = :party OR miner = :party)
 
 -- name: accounts_hold_lines
 -- The money that is set aside for a client's jobs, the newest first, with their services and states.
@@ -76,21 +77,25 @@ SELECT COUNT(*) AS accounts, COALESCE(CAST(SUM(balance) AS bigint), 0) AS balanc
 FROM accounts
 
 -- name: accounts_disputes
--- The open disputes, the newest payments first. A refund ends one, and leaves the payment's mark.
-SELECT credit.job_id, credit.party AS miner, credit.amount AS credit, credit.posted_at, jobs.client,
-  jobs.service, -debit.amount AS price
-FROM entries AS credit LEFT JOIN jobs ON jobs.job_id = credit.job_id
-LEFT JOIN entries AS debit ON debit.entry_id = credit.posting || '|' || jobs.client
-WHERE credit.disputed = 1 AND NOT EXISTS (SELECT 1 FROM entries AS back
-  WHERE back.entry_id = 'refund/' || credit.job_id || '|' || credit.party)
-ORDER BY credit.posted_position DESC LIMIT :most
+-- The open disputes, the newest first.
+SELECT contested.job_id, contested.miner, contested.credit, payments.settled_at AS posted_at, contested.client,
+  jobs.service, payments.amount AS price
+FROM contested_payments AS contested JOIN payments ON payments.job_id = contested.job_id
+LEFT JOIN jobs ON jobs.job_id = contested.job_id
+WHERE contested.status = 'DISPUTED' ORDER BY contested.changed_at DESC, contested.job_id LIMIT :most
 
 -- name: accounts_unsettled
--- Of the jobs that have ended and keep their hold, those held longest: their number, and the first end.
+-- Of the jobs that have ended and keep their hold, those that ended first: their number, and the first end.
 SELECT COUNT(*) AS jobs, MIN(jobs.finished_at) AS ended_at
-FROM (SELECT job_id FROM open_holds WHERE ended = 1 ORDER BY held_at LIMIT :most) AS due
+FROM (SELECT job_id FROM open_holds WHERE ended > 0 ORDER BY ended LIMIT :most) AS due
 JOIN jobs ON jobs.job_id = due.job_id
 
 -- name: settler_due
--- Holds of jobs that have ended.
-SELECT job_id FROM open_holds WHERE ended = 1 ORDER BY held_at LIMIT :count
+-- Jobs that have ended and keep their hold, in the order of their ends.
+SELECT job_id, ended FROM open_holds WHERE ended > 0 ORDER BY ended
+
+-- name: accounts_payment
+-- The settlement of a job, and what became of its payment.
+SELECT payments.*, contested.status AS contested
+FROM payments LEFT JOIN contested_payments AS contested ON contested.job_id = payments.job_id
+WHERE payments.job_id = :job_id

@@ -93,3 +93,27 @@ DELETE FROM entries;
 -- name: projector_some_entries
 -- These rows, for the comparison with the log.
 SELECT * FROM entries WHERE entry_id IN (:keys);
+
+-- name: projector_all_payments
+-- Every row, for the comparison with the log.
+SELECT * FROM payments;
+
+-- name: projector_clear_payments
+-- Before a rebuild.
+DELETE FROM payments;
+
+-- name: projector_some_payments
+-- These rows, for the comparison with the log.
+SELECT * FROM payments WHERE job_id IN (:keys);
+
+-- name: projector_all_contested_payments
+-- Every row, for the comparison with the log.
+SELECT * FROM contested_payments;
+
+-- name: projector_clear_contested_payments
+-- Before a rebuild.
+DELETE FROM contested_payments;
+
+-- name: projector_some_contested_payments
+-- These rows, for the comparison with the log.
+SELECT * FROM contested_payments WHERE job_id IN (:keys);

@@ -6,7 +6,9 @@ WITH found AS (
   SELECT payees.party, payees.since, payees.earned - accounts.disputed AS earned,
     accounts.balance - accounts.held - accounts.disputed AS available,
     (SELECT COALESCE(CAST(SUM(entries.amount) AS bigint), 0) FROM entries
-     WHERE entries.party = payees.party AND entries.available_at > :now AND entries.disputed = 0) AS pending
+     WHERE entries.party = payees.party AND entries.available_at > :now)
+    - (SELECT COALESCE(CAST(SUM(contested.credit) AS bigint), 0) FROM contested_payments AS contested
+       WHERE contested.miner = payees.party AND contested.available_at > :now AND contested.frozen = 1) AS pending
   FROM settlement_payees AS payees JOIN accounts ON accounts.party = payees.party
   WHERE payees.earned >= :minimum
     AND (:needs_address = 0 OR (payees.sink = :sink AND payees.address <> ''))
@@ -29,7 +31,7 @@ SELECT * FROM settlements WHERE state <> 'SETTLED'
 
 -- name: settlements_leaves
 -- The leaves of payments that no batch covers, oldest first.
-SELECT position, leaf FROM settlement_receipts
+SELECT position, leaves FROM settlement_receipts
 WHERE position > :after AND position <= :until ORDER BY position LIMIT :count
 
 -- name: settlements_covered

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from coordinator.domain.account import FEES
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.messages import Millis, Role
 from coordinator.edge.context import EdgeContext
@@ -21,9 +22,10 @@ from coordinator.edge.http.reads.accounts import (
     account_view,
     amounts,
     check_kept,
+    lines_after,
+    lines_before,
     statement_of,
 )
-from coordinator.edge.http.reads.reading import cursor_after, read_cursor
 from coordinator.edge.models.parties.accounts import AccountView, ServiceAmount, Statement
 from coordinator.edge.state.tables.money import DayRow, HoldRow
 
@@ -36,8 +38,6 @@ SHOWN_SERIES: Final = 2
 MAX_HOLDS: Final = 50
 PAGE_SIZE: Final = 50
 OTHERS: Final = "all others"
-_LAST: Final = 2**53
-_PLACE: Final = r"[0-9]{1,16}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ async def load(
     _check(context, viewer, party)
     if days not in PERIODS:
         raise Refusal(Code.INVALID_PAYLOAD, f"invalid days: choose one of {', '.join(map(str, PERIODS))}")
-    [before] = read_cursor(cursor, _PLACE) or [str(_LAST)]
+    before = lines_before(cursor)
     now = time.time_ns() // 1_000_000
     today = now // DAY_MILLIS
     first = today - days + 1
@@ -110,7 +110,7 @@ async def load(
         context.shared.get(("money-by-day", party, first), FRESH_SECONDS, by_day),
         context.money_reads.holds(party, MAX_HOLDS + 1),
         payouts.of_party(context, party),
-        context.money_reads.entries(party, int(before), PAGE_SIZE + 1),
+        context.reads.lines(party, before, PAGE_SIZE + 1),
     )
     shown = entries[:PAGE_SIZE]
     return AccountPageData(
@@ -123,7 +123,7 @@ async def load(
         more_holds=len(holds) > MAX_HOLDS,
         payouts=paid_out,
         entries=tuple(_entry(line, now) for line in shown),
-        next_cursor=cursor_after(str(shown[-1]["posted_position"])) if len(entries) > PAGE_SIZE else None,
+        next_cursor=lines_after(shown[-1]) if len(entries) > PAGE_SIZE else None,
     )
 
 
@@ -197,10 +197,10 @@ def _business_id(posting: str) -> str:
 def _state(row: dict[str, Any], now: Millis) -> str:
     if row["kind"] != "payment":
         return ""
-    if row["refunded"]:
+    if row["contested"] == "REFUNDED":
         return "refunded"
     if row["amount"] < 0:
         return ""
-    if row["disputed"]:
+    if row["contested"] == "DISPUTED" and row["party"] != FEES:
         return "disputed"
     return "pending" if row["available_at"] is not None and row["available_at"] > now else "available"

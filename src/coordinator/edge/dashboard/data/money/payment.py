@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
 from uuid import UUID
 
-from coordinator.domain.account import (
-    AccountDispute,
-    PaymentEvent,
-    PaymentState,
-    payment_stream,
-)
-from coordinator.domain.account.state import Paid, PaymentStatus, evolve_payment
+from coordinator.domain.account import AccountDispute, PaymentStatus
 from coordinator.domain.messages import Millis, Role
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.dashboard.data.viewer import Viewer
 from coordinator.edge.dashboard.effects import take_effect
 from coordinator.edge.dashboard.form_fields import command_of_form
 from coordinator.edge.http.reads.accounts import check_kept
-from coordinator.edge.state.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,22 +34,21 @@ async def payment_of(context: EdgeContext, viewer: Viewer, job_id: UUID) -> Paym
     """The payment of a job that the viewer sees; None if there is none, or not yet."""
     if context.settings.settlement == "off":
         return None
-    stream = payment_stream(job_id)
-    state: PaymentState = None
-    for recorded in (await in_thread(partial(context.log.load, [stream]))).get(stream, ()):
-        state = evolve_payment(state, cast("PaymentEvent", recorded.event))
-    if not isinstance(state, Paid):
+    row = await context.money_reads.payment(str(job_id))
+    if row is None:
         return None
-    settled = state.settled
-    is_pending = state.status == "PAID" and time.time_ns() // 1_000_000 < settled.available_at
-    own = viewer.is_admin or (viewer.role is Role.CLIENT and viewer.name == settled.client)
+    status: PaymentStatus = "PAID"
+    if row.contested == "DISPUTED" or row.contested == "REFUNDED":
+        status = row.contested
+    is_pending = status == "PAID" and time.time_ns() // 1_000_000 < row.available_at
+    own = viewer.is_admin or (viewer.role is Role.CLIENT and viewer.name == row.client)
     return PaymentLine(
         unit=context.settings.money_unit,
-        amount=settled.amount,
-        status=state.status,
-        available_at=settled.available_at,
+        amount=row.amount,
+        status=status,
+        available_at=row.available_at,
         is_pending=is_pending,
-        may_dispute=own and is_pending and not state.dismissed,
+        may_dispute=own and is_pending and row.contested is None,
     )
 
 
