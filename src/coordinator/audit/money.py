@@ -11,7 +11,7 @@ from coordinator.audit.settlement import TRANSIT, Batches
 from coordinator.audit.units import UNIT_TYPES
 
 Event = dict[str, Any]
-TOPICS: Final = ("account.", "payment.", "transfer.", "settlement.")
+TOPICS: Final = ("account.", "payment.", "payments.", "transfer.", "settlement.")
 OUTSIDE: Final = "@outside"
 MILLION: Final = 1_000_000
 
@@ -19,8 +19,8 @@ MILLION: Final = 1_000_000
 class Money:
     """The accounts, holds and payments after the events so far.
 
-    A decision's events are neighbours in the log: its entries come first, and then the event of the transfer
-    or of the job's payment, which closes the posting. So a posting is whole before the next one begins.
+    A decision's events are neighbours in the log: its entries come first, and then the event of the transfer,
+    the settlement or the payment, which closes the posting. So a posting is whole before the next one begins.
     """
 
     def __init__(self) -> None:
@@ -34,41 +34,53 @@ class Money:
         """The part of a balance that came from payments, and that no batch has paid out, by party."""
         self.addresses: dict[str, list[str]] = {}
         """The sink and the payout address, by party."""
-        self.holds: dict[str, list[Any]] = {}
-        """Client and amount of what is held, by job."""
-        self.ended: dict[str, list[Any]] = {}
-        """Client, hold, miner and price of ended jobs that are not settled, by job."""
+        self.set_aside: dict[str, list[int]] = {}
+        """The number and the sum of holds that were set aside, and whose jobs follow, by client."""
+        self.ended: list[list[Any]] = []
+        """Ended jobs that are not settled, in their order: position, job, client, hold, miner, price, …"""
+        self.settled: list[int] = [0, 0]
+        """The number of the last settlement, and how far it reaches."""
         self.paid: dict[str, list[Any]] = {}
-        """Client, miner, amount, fee and status of payments, by job."""
+        """Client, miner, amount, fee, end of the time for disputes, attempt, units and status, by job."""
         self.transfers: set[str] = set()
         self.posting: list[Event] = []
         """The entries whose posting is not closed yet."""
+        self.released: list[Event] = []
+        """The ends of holds whose settlement follows."""
         self.batches = Batches()
 
     # --- jobs -----------------------------------------------------------------------------------------------
     def submitted(self, event: Event) -> None:
         """Raise Found unless exactly the job's hold was set aside before."""
-        amount, held = event.get("hold"), self.holds.get(event["job_id"])
-        expected = [event["client"], amount] if amount else None
-        if held != expected:
-            raise Found("money", "a job's hold is set aside with its submit", expected, held)
+        amount, client = event.get("hold"), event["client"]
+        if not amount:
+            return
+        jobs, left = self.set_aside.pop(client, [0, 0])
+        if not jobs or left < amount or (jobs == 1 and left != amount):
+            raise Found("money", "a job's hold is set aside with its submit", amount, left)
+        if jobs > 1:
+            self.set_aside[client] = [jobs - 1, left - amount]
 
-    def job_ended(self, submitted: Event, event: Event, *, completed: bool) -> None:
+    def job_ended(self, submitted: Event, event: Event, position: int, *, completed: bool) -> None:
         """Note what is to be paid for a job that has ended."""
         if not submitted.get("hold"):
             return
         miner, price = None, 0
         if completed:
             miner, price = event["miner_id"].rpartition("@")[2], int(Decimal(event["price"]) * MILLION)
-        self.ended[submitted["job_id"]] = [
-            submitted["client"],
-            submitted["hold"],
-            miner,
-            price,
-            event["attempt"],
-            event.get("units"),
-            UNIT_TYPES[submitted.get("unit")],
-        ]
+        self.ended.append(
+            [
+                position,
+                submitted["job_id"],
+                submitted["client"],
+                submitted["hold"],
+                miner,
+                price,
+                event["attempt"],
+                event.get("units"),
+                UNIT_TYPES[submitted.get("unit")],
+            ]
+        )
 
     # --- money ----------------------------------------------------------------------------------------------
     def follow(self, stream: str, topic: str, event: Event, position: int = 0) -> None:
@@ -84,14 +96,18 @@ class Money:
             self._transfer(stream, event, entries)
         elif topic.startswith("settlement."):
             _check(entries, self.batches.follow(stream, topic, event, position))
+        elif topic == "payments.settled.v1":
+            released, self.released = self.released, []
+            self._settled(stream, event, entries, released)
+            self.batches.settled(event, position)
         else:
             self._payment(stream, topic, event, entries)
-            if topic == "payment.settled.v1":
-                self.batches.settled(event, position)
 
     def _account(self, stream: str, topic: str, event: Event) -> None:
         party = event["party"]
         in_stream(stream, "account", party)
+        if party in self.set_aside:
+            raise Found("money", f"the jobs of a hold of {party} follow it", self.set_aside[party], topic)
         before = self.accounts.get(party, [0, 0, 0])
         balance, held, disputed = before
         amount = event.get("amount", 0)
@@ -99,13 +115,11 @@ class Money:
         pending = self.pending.setdefault(party, {})
         match topic:
             case "account.held.v1":
-                if event["job_id"] in self.holds:
-                    raise Found("money", f"the hold of job {event['job_id']} is set aside once")
                 held += amount
-                self.holds[event["job_id"]] = [party, amount]
+                self.set_aside[party] = [event["jobs"], amount]
             case "account.released.v1":
                 held -= amount
-                self._unhold(event["job_id"], party, amount)
+                self.released.append(event)
             case "account.posted.v1":
                 balance, held, disputed = (
                     balance + amount,
@@ -115,8 +129,6 @@ class Money:
                 if self.posting and self.posting[0]["posting"] != event["posting"]:
                     whole = self.posting[0]["posting"]
                     raise Found("money", "a posting is whole", whole, event["posting"])
-                if event["released"]:
-                    self._unhold(event["job_id"], party, event["released"])
                 self.posting.append(event)
                 self.earned[party] = _earned(self.earned.get(party, 0), event)
                 if event["available_at"] is not None:
@@ -146,11 +158,6 @@ class Money:
             raise Found("money", f"{party} has less than is set aside", held + disputed, balance)
         self.accounts[party] = after
 
-    def _unhold(self, job_id: str, party: str, amount: int) -> None:
-        held = self.holds.pop(job_id, None)
-        if held != [party, amount]:
-            raise Found("money", f"the hold of job {job_id} ends once, and whole", held, [party, amount])
-
     def _transfer(self, stream: str, event: Event, entries: list[Event]) -> None:
         in_stream(stream, "transfer", event["party"], event["business_id"])
         if stream in self.transfers:
@@ -159,48 +166,80 @@ class Money:
         amount = event["amount"] if event["kind"] == "deposit" else -event["amount"]
         _check(entries, {event["party"]: amount, OUTSIDE: -amount})
 
+    def _settled(self, stream: str, event: Event, entries: list[Event], released: list[Event]) -> None:
+        """Every job that ended since the settlement before is settled, by its receipt, and no other one."""
+        in_stream(stream, "payments", "all")
+        number, after, until = event["number"], event["after"], event["until"]
+        if [number - 1, after] != self.settled:
+            raise Found("money", "a settlement follows the one before", self.settled, [number - 1, after])
+        due = [job for job in self.ended if job[0] <= until]
+        if not due or due[-1][0] != until:
+            raise Found("money", "a settlement reaches to the end of a job", due[-1:], until)
+        self.ended, self.settled = self.ended[len(due) :], [number, until]
+        payments, unpaid = iter(event["payments"]), iter(event["unpaid"])
+        moved: dict[str, int] = {}
+        freed: dict[str, int] = {}
+        for _, job_id, client, hold, miner, price, attempt, units, unit_type in due:
+            amount = min(price, hold)
+            freed[client] = freed.get(client, 0) + hold
+            if miner is None or not amount:
+                told = next(unpaid, None)
+                expected = {"job_id": job_id, "client": client, "hold": hold}
+                if told != expected:
+                    raise Found(
+                        "money", f"the hold of job {job_id} ends, and it costs nothing", expected, told
+                    )
+                continue
+            told = next(payments, None)
+            fee = 0 if told is None else told["fee"]
+            expected = {"job_id": job_id, "client": client, "miner": miner, "attempt": attempt, "hold": hold}
+            expected |= {"amount": amount, "fee": fee, "units": units, "unit_type": unit_type}
+            if told != expected or not 0 <= fee <= amount:
+                raise Found("money", f"job {job_id} is paid its price, within its hold", expected, told)
+            for party, part in _moved(client, miner, amount, fee).items():
+                moved[party] = moved.get(party, 0) + part
+            self.paid[job_id] = [client, miner, amount, fee, event["available_at"], "PAID"]
+        if (further := next(payments, None) or next(unpaid, None)) is not None:
+            raise Found("money", f"job {further['job_id']} is settled once, after its end")
+        _check(entries, moved)
+        told_freed: dict[str, int] = {}
+        for entry in (*entries, *released):
+            amount = entry["released"] if "released" in entry else entry["amount"]
+            told_freed[entry["party"]] = told_freed.get(entry["party"], 0) + amount
+        told_freed = {party: amount for party, amount in told_freed.items() if amount}
+        if told_freed != freed:
+            raise Found("money", "the holds of settled jobs end, and no others", freed, told_freed)
+        late = [e["party"] for e in entries if e["amount"] > 0 and e["available_at"] != event["available_at"]]
+        if late:
+            raise Found("money", "credits are pending until their disputes are over", [], late)
+
     def _payment(self, stream: str, topic: str, event: Event, entries: list[Event]) -> None:
         job_id = event["job_id"]
         in_stream(stream, "payment", job_id)
         paid = self.paid.get(job_id)
-        if topic in ("payment.settled.v1", "payment.released.v1"):
-            job = self.ended.pop(job_id, None)
-            if job is None:
-                raise Found("money", f"job {job_id} is settled once, after its end")
-            client, hold, miner, price, attempt, *units = job
-            amount = min(price, hold)
-            if topic == "payment.released.v1":
-                if amount or (client, hold) != (event["client"], event["hold"]):
-                    raise Found("money", f"job {job_id} is to be paid", amount, 0)
-                _check(entries, {})
-                return
-            fee = event["fee"]
-            told = [event["client"], event["hold"], event["miner"], event["amount"], event["attempt"]]
-            named = [units, *([e.get("units"), e.get("unit_type")] for e in entries)]
-            said = [event.get("units"), event.get("unit_type")]
-            # A log of before has no units in its payments.
-            if said != [None, None] and any(one != said for one in named):
-                raise Found("money", f"the payment of job {job_id} names its receipt's units", units, said)
-            if told != [client, hold, miner, amount, attempt] or not 0 <= fee <= amount:
-                expected = [client, hold, miner, amount, attempt]
-                raise Found("money", f"job {job_id} is paid its price, within its hold", expected, told)
-            self.paid[job_id] = [client, miner, amount, fee, "PAID"]
-            _check(entries, _moved(client, miner, amount, fee))
-            return
         if paid is None:
             raise Found("money", f"job {job_id} was not paid")
+        client, miner, amount, fee, available_at, status = paid
+        facts = [event["client"], event["miner"], event["credit"], event["available_at"]]
+        if facts != [client, miner, amount - fee, available_at]:
+            expected = [client, miner, amount - fee, available_at]
+            raise Found("money", f"{topic} names the payment of job {job_id}", expected, facts)
         follows = {"payment.disputed.v1": ("PAID",), "payment.dismissed.v1": ("DISPUTED",)}
-        if paid[4] not in follows.get(topic, ("PAID", "DISPUTED", "KEPT")):
-            raise Found("money", f"{topic} can't follow {paid[4]}")
+        if status not in follows.get(topic, ("PAID", "DISPUTED", "KEPT")):
+            raise Found("money", f"{topic} can't follow {status}")
         refunded = topic == "payment.refunded.v1"
-        client, miner, amount, fee, _ = paid
+        if refunded and event["disputed"] != (status == "DISPUTED"):
+            raise Found("money", f"{topic} tells whether job {job_id} was disputed", status)
         _check(entries, _moved(client, miner, -amount, -fee) if refunded else {})
-        paid[4] = {"payment.disputed.v1": "DISPUTED", "payment.dismissed.v1": "KEPT"}.get(topic, "REFUNDED")
+        paid[5] = {"payment.disputed.v1": "DISPUTED", "payment.dismissed.v1": "KEPT"}.get(topic, "REFUNDED")
 
     def finish(self) -> None:
         """At the end of the log. Raises Found if a posting is not whole, or if money came from nowhere."""
         if self.posting:
             raise Found("money", "a posting is whole", None, self.posting[0]["posting"])
+        if self.set_aside or self.released:
+            left = [*self.set_aside, *(event["party"] for event in self.released)]
+            raise Found("money", "holds are of jobs", [], left)
         total = sum(balance for balance, _, _ in self.accounts.values())
         if total:
             raise Found("money", "all balances sum to zero", 0, total)

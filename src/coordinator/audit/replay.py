@@ -115,7 +115,7 @@ class Replay:
         job.version = version
         self._move_row(job, topic, event, position)
         if topic in FINALS:
-            self.money.job_ended(job.submitted, event, completed=topic == "job.completed.v1")
+            self.money.job_ended(job.submitted, event, position, completed=topic == "job.completed.v1")
             del self.jobs[stream]
             self._finals[UUID(stream).int & _LOW] = self._number(job.submitted["client"])
             if self._rows is not None and self._jobs_projected is None and (bad := self._rows.final(job.row)):

@@ -38,8 +38,8 @@ class Batches:
         """The hashes of all confirmed parts."""
 
     def settled(self, event: Event, position: int) -> None:
-        """Note a job's payment."""
-        self.leaves.append([position, payment_leaf(event).hex()])
+        """Note the payments of a settlement."""
+        self.leaves += [[position, payment_leaf(payment).hex()] for payment in event["payments"]]
 
     def follow(self, stream: str, topic: str, event: Event, position: int) -> dict[str, int]:
         """Follow one event of a batch; the amounts that it moves, by party. Raises Found."""

@@ -1,7 +1,8 @@
 """Batches of waiting commands; at most two batches are processed at the same time.
 
 A single command does not wait. Under load, the commands that arrive while others are processed form the next
-batch. Two batches run at the same time only if neither writes a stream of the other.
+batch. Two batches run at the same time only if neither writes a stream of the other: a command that has to
+wait for a batch is overtaken by those behind it that have not, and that share no stream with it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from coordinator.wire.answers import Answer
 AnyPrepared = Prepared[Any]
 
 MAX_BATCH = 200  # commands per transaction; a larger batch only makes its first commands wait longer
+MAX_HELD_UP = 400  # waiting commands that others may overtake
 MAX_AT_ONCE = 2  # batches: the next one is decided while one is written
 
 
@@ -43,14 +45,6 @@ class Batch:
     @property
     def streams(self) -> frozenset[UUID]:
         return self.reads | self.writes
-
-    def conflicts_with(self, other: Batch) -> bool:
-        """Whether one of the batches may write a stream that the other one reads or writes."""
-        return not (
-            self.writes.isdisjoint(other.writes)
-            and self.writes.isdisjoint(other.reads)
-            and self.reads.isdisjoint(other.writes)
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -116,16 +110,38 @@ class CommandBatches:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
+                    _remove_done(running)
                     while len(running) >= MAX_AT_ONCE:
                         await _end_of_one(running)
-                    waiting = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-                    batch = Batch.of([w.prepared for w in waiting])
-                    while any(batch.conflicts_with(other) for other in running.values()):
+                    waiting = self._next(running.values())
+                    if not waiting:
                         await _end_of_one(running)
+                        continue
+                    batch = Batch.of([w.prepared for w in waiting])
                     running[asyncio.create_task(self._answer(waiting, batch))] = batch
         finally:
             while running:
                 await _end_of_one(running)
+
+    def _next(self, running: Collection[Batch]) -> list[_Waiting]:
+        """The first commands that no running batch holds up, nor a waiting command before them."""
+        if not running:
+            return [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+        writes = {stream for batch in running for stream in batch.writes}
+        reads = {stream for batch in running for stream in batch.reads}
+        taken: list[_Waiting] = []
+        held_up: list[_Waiting] = []
+        while self._waiting and len(taken) < MAX_BATCH and len(held_up) < MAX_HELD_UP:
+            one = self._waiting.popleft()
+            reading, writing = one.prepared.reads, (one.prepared.stream, *one.prepared.writes)
+            if any(s in writes or s in reads for s in writing) or any(s in writes for s in reading):
+                held_up.append(one)
+                writes.update(writing)
+                reads.update(reading)
+            else:
+                taken.append(one)
+        self._waiting.extendleft(reversed(held_up))
+        return taken
 
     async def _answer(self, waiting: Sequence[_Waiting], batch: Batch) -> None:
         try:
@@ -137,8 +153,12 @@ class CommandBatches:
 
 async def _end_of_one(tasks: dict[asyncio.Task[None], Batch]) -> None:
     """Wait until at least one task is done, and remove the done ones."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    _remove_done(tasks)
+
+
+def _remove_done(tasks: dict[asyncio.Task[None], Batch]) -> None:
+    for task in [task for task in tasks if task.done()]:
         del tasks[task]
 
 
