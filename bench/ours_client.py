@@ -7,21 +7,19 @@ import hashlib
 import os
 from collections.abc import Collection, Sequence
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import uvloop
 from pydantic_core import from_json
 
 from coordinator.client import AsyncCoordinator
-from coordinator.domain.account import payment_stream
 from coordinator.runtime.process.logs import configure_logs
 
 # The read tables call the job completed; its result was committed with its event. Two statements use the keys
 # whatever the statistics say; a join scanned one of the tables, a condition on the state took another index.
 STATES = "SELECT job_id, state FROM jobs WHERE job_id = ANY(%s::text[])"
 RESULTS = "SELECT job_id::text, body FROM payloads WHERE kind = 'result' AND job_id = ANY(%s::uuid[])"
-SETTLED = "SELECT DISTINCT originator_id FROM stored_events WHERE originator_id = ANY(%s::uuid[])"
+SETTLED = "SELECT job_id FROM payments WHERE job_id = ANY(%s::text[])"
 
 
 class Client:
@@ -54,8 +52,7 @@ class Client:
         states = self._database.execute(STATES, [list(ids)])
         completed = [job_id for job_id, state in states if state == "COMPLETED"]
         if self._until_paid and completed:
-            streams = {payment_stream(UUID(job_id)): job_id for job_id in completed}
-            completed = [streams[row[0]] for row in self._database.execute(SETTLED, [list(streams)])]
+            completed = [row[0] for row in self._database.execute(SETTLED, [completed])]
         rows = self._database.execute(RESULTS, [completed]) if completed else ()
         return {job_id: from_json(body)["digests"][0]["digest"] for job_id, body in rows}
 
