@@ -156,7 +156,7 @@ async def test_a_caller_who_is_gone_keeps_nobody_else_waiting(line: Line) -> Non
 async def test_a_stop_that_is_given_up_or_asked_for_twice_ends_after_the_last_answer(line: Line) -> None:
     """Every stop returns when all are answered; one whose caller gives up does not cut off what waits."""
     calls = []
-    for _ in range(3):  # one under way, one that waits for it, one in the line
+    for _ in range(3):  # one under way, and two that wait for it
         calls.append(line.submit(command(1)))
         await line.settle()
     stops = [asyncio.create_task(line.batches.stop()) for _ in range(3)]
@@ -165,7 +165,7 @@ async def test_a_stop_that_is_given_up_or_asked_for_twice_ends_after_the_last_an
     await line.settle()
     assert [True, False, False] == [stop.done() for stop in stops]
     assert [STOPPED] == await line.batches.submit([command(2)])
-    for number in range(3):
+    for number in range(2):
         await line.until_begun(number + 1)
         assert not any(stop.done() for stop in stops[1:])
         line.let_go(number)
@@ -173,6 +173,7 @@ async def test_a_stop_that_is_given_up_or_asked_for_twice_ends_after_the_last_an
         await asyncio.gather(*stops[1:])
     assert [True] * 3 == [call.done() for call in calls]
     assert [[1]] * 3 == [positions(await call) for call in calls]
+    assert [[1], [1, 1]] == line.begun
 
 
 async def test_what_is_cancelled_is_answered_as_stopped() -> None:
