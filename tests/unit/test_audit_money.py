@@ -20,7 +20,7 @@ from tests.harness.cases import every
 from tests.harness.deciding import ADMIN, ALICE, JOB_ID, T0
 
 Line = tuple[str, str, dict[str, Any]]
-"""Stream, topic and members of an event; its position is its place. A job's events have only what counts."""
+"""Stream, topic and members of an event. A job's events have only what counts, and its end its position."""
 
 JOBS: dict[str, dict[str, Any]] = {
     str(JOB_ID): {"job_id": str(JOB_ID), "client": "alice", "hold": 300},
@@ -78,7 +78,7 @@ class History:
     def end(self, job_id: str, miner: str | None = None, price: int = 0) -> None:
         submitted, position = JOBS[job_id], len(self.lines)
         job = account.EndedJob(UUID(job_id), position, submitted["client"], submitted["hold"])
-        event: dict[str, Any] = {"job_id": job_id, "attempt": 1}
+        event: dict[str, Any] = {"job_id": job_id, "attempt": 1, "position": position}
         if miner is not None:
             job = job._replace(miner=miner, price=price, attempt=2, units="0.100", unit_type="gpu_seconds")
             event |= {"attempt": 2, "miner_id": f"node@{miner}", "price": f"0.{price:06}", "units": "0.100"}
@@ -104,14 +104,14 @@ def history() -> list[Line]:
 
 def replay(lines: list[Line]) -> Money:
     money = Money()
-    for position, (stream, topic, event) in enumerate(lines):
+    for stream, topic, event in lines:
         if topic == "job.submitted.v1":
             money.submitted(event)
         elif topic.startswith("job."):
             submitted, completed = JOBS[event["job_id"]], topic == "job.completed.v1"
-            money.job_ended(submitted, event, position, completed=completed)
+            money.job_ended(submitted, event, event["position"], completed=completed)
         else:
-            money.follow(stream, topic, event, position)
+            money.follow(stream, topic, event)
         money = Money.load(json.loads(json.dumps(money.dump())))  # an audit may stop and go on anywhere
     money.finish()
     return money
@@ -200,7 +200,7 @@ def _short(lines: list[Line]) -> None:
 
 def _far(lines: list[Line]) -> None:
     """A settlement says that it reaches farther than its last job: the next ones would be skipped."""
-    settled(lines)["until"] += 1
+    settled(lines, 2)["until"] += 1
 
 
 def _gap(lines: list[Line]) -> None:
@@ -301,7 +301,7 @@ def _in_between(lines: list[Line]) -> None:
 
 def _stranger(lines: list[Line]) -> None:
     """Another miner is paid."""
-    number = place(lines, "account.posted.v1", party="rig")
+    number = place(lines, "account.posted.v1", party="rig", posting="payments/2")
     _, topic, event = lines[number]
     lines[number] = (str(account_stream("thief")), topic, {**event, "party": "thief"})
 
@@ -345,6 +345,17 @@ def _undisputed(lines: list[Line]) -> None:
 def _other_payment(lines: list[Line]) -> None:
     """A dispute names another credit than the payment's."""
     lines[place(lines, "payment.disputed.v1")][2]["credit"] += 1
+
+
+def _disputed_after_all(lines: list[Line]) -> None:
+    """A refunded payment is disputed."""
+    lines.append(copy.deepcopy(lines[place(lines, "payment.disputed.v1")]))
+
+
+def _hold_alone(lines: list[Line]) -> None:
+    """A hold is for no job."""
+    stream, topic, event = copy.deepcopy(lines[place(lines, "account.held.v1", party="bob")])
+    lines.append((stream, topic, {**event, "balance": 910, "held": 100}))
 
 
 def _unpaid_refund(lines: list[Line]) -> None:
@@ -391,6 +402,8 @@ CHANGES: list[Callable[[list[Line]], None]] = [
     _back_twice,
     _undisputed,
     _other_payment,
+    _disputed_after_all,
+    _hold_alone,
     _unpaid_refund,
 ]
 
