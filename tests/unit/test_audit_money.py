@@ -347,6 +347,12 @@ def _other_payment(lines: list[Line]) -> None:
     lines[place(lines, "payment.disputed.v1")][2]["credit"] += 1
 
 
+def _another_stream(lines: list[Line]) -> None:
+    """A dispute is in the stream of another payment."""
+    number = place(lines, "payment.disputed.v1")
+    lines[number] = (str(payment_stream(UUID(int=2))), *lines[number][1:])
+
+
 def _disputed_after_all(lines: list[Line]) -> None:
     """A refunded payment is disputed."""
     lines.append(copy.deepcopy(lines[place(lines, "payment.disputed.v1")]))
@@ -402,6 +408,7 @@ CHANGES: list[Callable[[list[Line]], None]] = [
     _back_twice,
     _undisputed,
     _other_payment,
+    _another_stream,
     _disputed_after_all,
     _hold_alone,
     _unpaid_refund,
