@@ -6,19 +6,24 @@ import asyncio
 import csv
 import io
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from coordinator.application.money.settler import Settler
+from coordinator.application.ports import Intent
 from coordinator.audit.run import AuditOptions, audit
 from coordinator.audit.sources.database import open_postgres, open_sqlite
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.receipt import receipt_id
 from coordinator.crypto.signature import matches
+from coordinator.domain.errors import Code
 from coordinator.projections.projector import differences
 from coordinator.storage.connections.data_directory import DATABASE_FILE
+from coordinator.wire.answers import Answer, Refused
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import SERVICE, Bench, an_edge
 
@@ -169,14 +174,25 @@ async def test_a_job_is_held_paid_once_disputed_and_refunded(where: dict[str, An
     clean(where)
 
 
+def settle_nothing(edge: Bench) -> None:
+    """From now on its settler knows the ended jobs, and is refused."""
+
+    async def refuse(intents: Sequence[Intent]) -> list[Answer]:
+        return [Refused(Code.UNAVAILABLE, "not now")] * len(intents)
+
+    [settler] = [r.follower for r in edge.coordinator.runners if isinstance(r.follower, Settler)]
+    settler._handle = refuse
+
+
 async def test_a_settlement_that_a_stop_prevented_happens_once_after_it(where: dict[str, Any]) -> None:
     """Jobs whose ends nobody has settled yet are settled by the next process, each once."""
     async with an_edge(**where) as edge:
-        edge.coordinator.runners[-1].follower.tick_seconds = 3600  # it settles nothing
+        settle_nothing(edge)
         await deposit(edge, 10 * HOLD)
         await register(edge)
         jobs = [await edge.finish(edge.alice, RESULT, **JOB) for _ in range(3)]
         assert (await money_of(edge, "alice"))[1] == 3 * HOLD
+        assert await edge.coordinator.watermarks.reached("settler", edge.coordinator.feed.head, 30)
     for _ in range(2):
         async with an_edge(**where) as edge:
             await settled(edge)

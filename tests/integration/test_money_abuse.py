@@ -21,7 +21,18 @@ from coordinator.runtime.settings import load_settings
 from coordinator.wire.amqp.rpc import AmqpRpc
 from coordinator.wire.answers import Refused
 from tests.integration.edge_bench import Bench, an_edge, key_of
-from tests.integration.test_money import HOLD, JOB, RESULT, clean, deposit, money_of, register, settled, work
+from tests.integration.test_money import (
+    HOLD,
+    JOB,
+    RESULT,
+    clean,
+    deposit,
+    money_of,
+    register,
+    settle_nothing,
+    settled,
+    work,
+)
 
 YEAR_MS = 365 * 24 * 3600 * 1000
 FLOOD = 600
@@ -112,23 +123,29 @@ async def test_two_coordinators_that_settle_a_job_at_once_pay_it_once(
     where: dict[str, Any] = {"directory": tmp_path, "settlement": "on", **urls}
     async with an_edge(**where) as edge, an_edge(**where) as other:
         for bench in (edge, other):
-            bench.coordinator.runners[-1].follower.tick_seconds = 3600  # it settles nothing
+            settle_nothing(bench)
         await deposit(edge, 10 * HOLD)
         await register(edge)
-        for _ in range(5):
-            job_id = UUID(await edge.finish(edge.alice, RESULT, **JOB))
-            command = Intent(AccountSettle(job_id=job_id), SYSTEM)
+        jobs = [UUID(await edge.finish(edge.alice, RESULT, **JOB)) for _ in range(10)]
+        log = edge.coordinator.adapters.log
+        due = [(job_id, log.load([job_id])[job_id][-1].position) for job_id in jobs]
+        for number in range(0, 10, 2):
+            # Their lists differ, and what was settled before is in some of them.
+            lists = [tuple(due[begin:end]) for begin in (0, number) for end in (number + 1, number + 2)]
+            commands = [Intent(AccountSettle(jobs=jobs), SYSTEM) for jobs in lists]
             answers = await asyncio.gather(
-                *(b.coordinator.gateway.handle([command]) for _ in range(3) for b in (edge, other))
+                *(b.coordinator.gateway.handle([c]) for c in commands for b in (edge, other))
             )
             # One that lost every try is refused with the advice to send it again.
             refused = [answer for [answer] in answers if isinstance(answer, Refused)]
             assert len(refused) < len(answers)
             assert all(answer.code is Code.UNAVAILABLE for answer in refused)
+            last = AccountSettle(jobs=tuple(due[number : number + 2]))
+            await edge.coordinator.gateway.handle([Intent(last, SYSTEM)])
         await edge.reached(edge.coordinator.feed.head)
         entries = (await edge.alice.get("/v1/accounts/me/entries")).json()["items"]
         paid = Counter(e["job_id"] for e in entries if e["kind"] == "payment")
-        assert set(paid.values()) == {1}
+        assert paid == {str(job_id): 1 for job_id in jobs}
         await settled(edge)
     clean(where)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from coordinator.application.figures import attention
 from coordinator.crypto.canonical import canonical_json
 from coordinator.crypto.receipt import receipt_id
 from coordinator.crypto.signature import matches
+from coordinator.domain.account import MAX_SETTLED
 from coordinator.domain.errors import Refusal
 from coordinator.domain.messages import Role
 from coordinator.edge.dashboard.data import overview
@@ -256,9 +258,9 @@ async def test_many_entries_take_a_moment(where: dict[str, Any]) -> None:
         now = time.time_ns() // 1_000_000
         many = 100_000
         with context.database.transaction() as tables:
-            tables.put(
-                "entries", [_entry(number, "bob" if number % 10 else "alice", now) for number in range(many)]
-            )
+            settlements = range(many // MAX_SETTLED)
+            tables.put("entries", [entry for number in settlements for entry in _entries(number, now)])
+            tables.put("payments", [_payment(number, now) for number in range(many)])
             tables.put("jobs", [_job(number, now) for number in range(many)])
         took = []
         cursor, seen = None, 0
@@ -277,31 +279,64 @@ async def test_many_entries_take_a_moment(where: dict[str, Any]) -> None:
         assert charted < 1, charted
 
 
-def _entry(number: int, party: str, now: int) -> dict[str, Any]:
+def _client(number: int) -> str:
+    """Of the number-th job: each tenth one is Alice's."""
+    return "bob" if number % 10 else "alice"
+
+
+def _settled_at(settlement: int, now: int) -> int:
+    return now - settlement * MAX_SETTLED * 60_000 % (80 * 86_400_000)
+
+
+def _entries(settlement: int, now: int) -> list[dict[str, Any]]:
+    """Of a settlement of `MAX_SETTLED` jobs: one for each client."""
+    of = Counter(_client(number) for number in range(MAX_SETTLED))
+    return [
+        {
+            "entry_id": f"payments/{settlement + 1}|{party}|-",
+            "party": party,
+            "posting": f"payments/{settlement + 1}",
+            "kind": "payment",
+            "amount": -1000 * of[party],
+            "balance": 0,
+            "job_id": None,
+            "attempt": None,
+            "available_at": None,
+            "units": None,
+            "unit_type": None,
+            "settlement": settlement + 1,
+            "reason": "",
+            "posted_at": _settled_at(settlement, now),
+            "posted_position": 3 * settlement + place,
+            "position": 3 * settlement + place,
+        }
+        for place, party in enumerate(of, 1)
+    ]
+
+
+def _payment(number: int, now: int) -> dict[str, Any]:
+    settlement, place = divmod(number, MAX_SETTLED)
     return {
-        "entry_id": f"payment/{UUID(int=number)}|{party}",
-        "party": party,
-        "posting": f"payment/{UUID(int=number)}",
-        "kind": "payment",
-        "amount": -1000,
-        "balance": 0,
         "job_id": str(UUID(int=number)),
+        "number": settlement + 1,
+        "place": place,
+        "client": _client(number),
+        "miner": "rig",
         "attempt": 1,
-        "available_at": None,
+        "amount": 1000,
+        "fee": 0,
         "units": None,
         "unit_type": None,
-        "disputed": 0,
-        "reason": "",
-        "posted_at": now - number * 60_000 % (80 * 86_400_000),
-        "posted_position": number + 1,
-        "position": number + 1,
+        "available_at": now,
+        "settled_at": _settled_at(settlement, now),
+        "position": 3 * settlement + 3,
     }
 
 
 def _job(number: int, now: int) -> dict[str, Any]:
     return {
         "job_id": str(UUID(int=number)),
-        "client": "bob",
+        "client": _client(number),
         "service": f"service_{number % 7}",
         "service_version": 1,
         "state": "COMPLETED",
