@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.domain.account import (
+    PAYMENTS_STREAM,
     AccountCarried,
     AccountDismissed,
     AccountDisputed,
@@ -22,12 +23,13 @@ from coordinator.domain.account import (
     AccountPayoutAddressSet,
     AccountPosted,
     AccountReleased,
+    Payment,
     PaymentDismissed,
     PaymentDisputed,
     PaymentRefunded,
-    PaymentReleased,
-    PaymentSettled,
+    PaymentsSettled,
     TransferMade,
+    Unpaid,
     account_stream,
     payment_stream,
     transfer_stream,
@@ -297,20 +299,28 @@ def streams() -> list[tuple[UUID, list[Event]]]:
 
 
 def _money() -> list[tuple[UUID, list[Event]]]:
-    """A deposit, a hold, its payment, a dispute and a refund; and a hold that returned."""
+    """A deposit, a hold of two jobs, their settlement, a dispute and a refund; and a hold that returned."""
     job_id, later = UUID(int=1), NOON + 60_000
     by: dict[str, Any] = {"by": "root"}
     alice: dict[str, Any] = {"party": "alice", "disputed": 0}
-    paid: dict[str, Any] = {"posting": f"payment/{job_id}", "kind": "payment", "job_id": job_id, "attempt": 1}
-    back: dict[str, Any] = {**paid, "posting": f"refund/{job_id}", "kind": "refund", "reason": "silent"}
+    paid: dict[str, Any] = {"posting": "payments/1", "kind": "payment"}
+    back: dict[str, Any] = {
+        "posting": f"refund/{job_id}",
+        "kind": "refund",
+        "job_id": job_id,
+        "attempt": 1,
+        "units": "0.400",
+        "unit_type": "gpu_seconds",
+        "reason": "silent",
+    }
     into: dict[str, Any] = {"posting": "deposit/alice/invoice-17", "kind": "deposit", "amount": 500}
-    held = {"job_id": job_id, "amount": 200}
+    returned: dict[str, Any] = {"jobs": 1, "amount": 200}
     client: list[Event] = [
         AccountPosted(**by, **alice, **into, at=NOON, balance=500, held=0),
-        AccountHeld(**by, **alice, **held, at=NOON, balance=500, held=200),
-        AccountPosted(**by, **alice, **paid, at=NOON, balance=400, held=0, amount=-100, released=200),
-        AccountHeld(**by, **alice, **held, at=NOON, balance=400, held=200),
-        AccountReleased(**by, **alice, **held, at=NOON, balance=400, held=0),
+        AccountHeld(**by, **alice, at=NOON, balance=500, held=400, jobs=2, amount=400),
+        AccountPosted(**by, **alice, **paid, at=NOON, balance=400, held=0, amount=-100, released=400),
+        AccountHeld(**by, **alice, **returned, at=NOON, balance=400, held=200),
+        AccountReleased(**by, **alice, **returned, at=NOON, balance=400, held=0),
         AccountPosted(**by, **alice, **back, at=NOON, balance=500, held=0, amount=100),
     ]
     rig: dict[str, Any] = {"party": "rig", "held": 0, "at": NOON}
@@ -323,15 +333,54 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         AccountPosted(**by, **rig, **back, balance=0, disputed=0, amount=-98, available_at=later),
         AccountPayoutAddressSet(by="rig", **rig, balance=0, disputed=0, sink="file", address="account-17"),
     ]
-    about: dict[str, Any] = {"by": "root", "at": NOON, "job_id": job_id, "client": "alice"}
-    terms: dict[str, Any] = {"hold": 200, "amount": 100, "fee": 2, "attempt": 1, "available_at": later}
-    payment: list[Event] = [
-        PaymentSettled(**about, **terms, miner="rig"),
+    payment = Payment(
+        job_id=job_id,
+        client="alice",
+        miner="rig",
+        attempt=1,
+        hold=200,
+        amount=100,
+        fee=2,
+        units="0.400",
+        unit_type="gpu_seconds",
+    )
+    costless = [Unpaid(job_id=UUID(int=number), client="alice", hold=200) for number in (2, 3)]
+    settled: list[Event] = [
+        PaymentsSettled(
+            **by,
+            at=NOON,
+            number=1,
+            after=0,
+            until=17,
+            available_at=later,
+            payments=(payment,),
+            unpaid=(costless[0],),
+        ),
+        PaymentsSettled(
+            **by,
+            at=NOON,
+            number=2,
+            after=17,
+            until=23,
+            available_at=later,
+            payments=(),
+            unpaid=(costless[1],),
+        ),
+    ]
+    about: dict[str, Any] = {
+        "by": "root",
+        "at": NOON,
+        "job_id": job_id,
+        "client": "alice",
+        "miner": "rig",
+        "credit": 98,
+        "available_at": later,
+    }
+    contested: list[Event] = [
         PaymentDisputed(**about, reason="silent"),
         PaymentDismissed(**about, reason="it is not"),
-        PaymentRefunded(**about, reason="it was"),
+        PaymentRefunded(**about, disputed=False, reason="it was"),
     ]
-    unpaid = PaymentReleased(**{**about, "job_id": UUID(int=2)}, hold=200)
     made = TransferMade(
         **by, at=NOON, party="alice", business_id="invoice-17", kind="deposit", amount=500, reason="paid"
     )
@@ -340,8 +389,8 @@ def _money() -> list[tuple[UUID, list[Event]]]:
     return [
         (account_stream("alice"), client),
         (account_stream("rig"), miner),
-        (payment_stream(job_id), payment),
-        (payment_stream(UUID(int=2)), [unpaid]),
+        (PAYMENTS_STREAM, settled),
+        (payment_stream(job_id), contested),
         (transfer_stream("alice", "invoice-17"), [made]),
         *_settlement(),
         (account_stream("node"), [carried]),

@@ -10,6 +10,7 @@ from coordinator.application.commands.bus import CommandBus
 from coordinator.application.commands.cache import StateCache
 from coordinator.application.commands.gateway import CommandGateway
 from coordinator.application.commands.handler import Handler, Prepared
+from coordinator.application.commands.handlers.accounts import AccountCommands
 from coordinator.application.commands.handlers.jobs.again import EarlierJobs
 from coordinator.application.commands.handlers.jobs.handler import JobCommands
 from coordinator.application.commands.handlers.names import Names
@@ -21,6 +22,7 @@ from coordinator.application.payloads.service_versions import ServiceVersions
 from coordinator.application.ports import Appended, Clock, Intent, NewEvent, Recorded, StoredPayload
 from coordinator.application.quotas.quotas import Quotas
 from coordinator.crypto.keys import SigningKey
+from coordinator.domain.account import PAYMENTS_STREAM, SettledJob, Terms
 from coordinator.domain.job import JobSubmit, JobSubmitted, is_final
 from coordinator.domain.messages import Command, Principal, Role
 from coordinator.domain.quota import Limits
@@ -83,8 +85,10 @@ class Bench:
         more: Sequence[Handler[Any]] = (),
         limits: Limits | None = None,
         blobs: Any = None,
+        terms: Terms | None = None,
     ) -> None:
-        """`unowned`: blobs that are not their senders'; `more`: other handlers; `blobs`: a store."""
+        """`unowned`: blobs that are not their senders'; `more`: other handlers; `blobs`: a store; `terms`:
+        of payments, if accounts are kept."""
         self.quotas = Quotas(limits or Limits(), CLOCK.monotonic)
         self.log = log
         self.unowned = unowned if unowned is not None else set()
@@ -108,12 +112,21 @@ class Bench:
                 ServiceVersions(log, self.bus.states),
                 self.quotas,
                 earlier=EarlierJobs(self.bus.states, self._payloads_of, blobs or NoBlobs()),
+                accounts=terms is not None,
             ),
+            AccountCommands(self.bus.states, self._settled, terms),
             ServiceCommands(self.names),
             *more,
         )
         nobody = cast("Any", None)  # no heartbeats come in here
         self.gateway = CommandGateway(self.bus, handlers, nobody, self.names, self.quotas)
+
+    async def _settled(self, job_id: UUID) -> SettledJob | None:
+        for recorded in self.log.load([PAYMENTS_STREAM]).get(PAYMENTS_STREAM, ()):
+            for payment in recorded.event.payments:
+                if payment.job_id == job_id:
+                    return SettledJob(payment, payment.client, recorded.event.available_at)
+        return None
 
     async def _payloads_of(self, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:
         found: dict[UUID, StoredPayload] = self.log.payloads("payload", job_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,54 +13,103 @@ import pytest
 from coordinator.audit.entries import Found
 from coordinator.audit.money import Money
 from coordinator.domain import account
-from coordinator.domain.account import Terms, account_stream, payment_stream
+from coordinator.domain.account import PAYMENTS_STREAM, Terms, account_stream, payment_stream
 from coordinator.domain.decision import EVOLVE, Decision
 from coordinator.domain.messages import SYSTEM
 from tests.harness.cases import every
 from tests.harness.deciding import ADMIN, ALICE, JOB_ID, T0
 
 Line = tuple[str, str, dict[str, Any]]
-"""Stream, topic and members of an event; of a job's end, the job's submit, its event and its state."""
+"""Stream, topic and members of an event. A job's events have only what counts, and its end its position."""
+
+JOBS: dict[str, dict[str, Any]] = {
+    str(JOB_ID): {"job_id": str(JOB_ID), "client": "alice", "hold": 300},
+    str(UUID(int=2)): {"job_id": str(UUID(int=2)), "client": "alice", "hold": 200},
+    str(UUID(int=3)): {"job_id": str(UUID(int=3)), "client": "bob", "hold": 100},
+    str(UUID(int=4)): {"job_id": str(UUID(int=4)), "client": "bob", "hold": 100},
+}
+"""Their submits. The first one and the last one are completed, the others canceled."""
+
+
+class History:
+    """Deposits, a hold of two jobs, a settlement of three, a dispute and a refund, and another settlement."""
+
+    def __init__(self) -> None:
+        self.states: dict[UUID, Any] = {}
+        self.lines: list[Line] = []
+        self.ended: list[account.EndedJob] = []
+        for party in ("alice", "bob"):
+            deposit = account.AccountDeposit(party=party, amount=1000, business_id="d1")
+            context = account.TransferContext(T0, ADMIN, self.of(party), self.of("@outside"))
+            self.add(account.decide(None, deposit, context))
+        first, second, third, fourth = JOBS
+        self.submit("alice", first, second)
+        self.submit("bob", third)
+        self.end(first, miner="rig", price=200)
+        self.end(second)
+        self.end(third)
+        self.settle()
+        for command in (account.AccountDispute(job_id=JOB_ID), account.AccountRefund(job_id=JOB_ID)):
+            state = self.states.get(payment_stream(JOB_ID))
+            self.add(account.decide(state, command, self.payment()))
+        self.submit("bob", fourth)
+        self.end(fourth, miner="rig", price=90)
+        self.settle()
+
+    def add(self, decision: Decision) -> None:
+        for stream, event in decision:
+            self.states[stream] = EVOLVE[event.noun](self.states.get(stream), event)
+            self.lines.append((str(stream), event.topic, json.loads(event.model_dump_json())))
+
+    def of(self, party: str) -> Any:
+        return self.states.get(account_stream(party))
+
+    def submit(self, client: str, *jobs: str) -> None:
+        """Together: they have one hold."""
+        before, held = self.of(client), None
+        for job_id in jobs:
+            [(stream, one)] = account.hold(self.of(client), client, JOBS[job_id]["hold"], T0, ALICE)
+            held = one if held is None else account.together(held, one)
+            self.states[stream] = EVOLVE["account"](before, held)
+        assert held is not None
+        self.lines.append((str(stream), held.topic, json.loads(held.model_dump_json())))
+        self.lines += [("", "job.submitted.v1", dict(JOBS[job_id])) for job_id in jobs]
+
+    def end(self, job_id: str, miner: str | None = None, price: int = 0) -> None:
+        submitted, position = JOBS[job_id], len(self.lines)
+        job = account.EndedJob(UUID(job_id), position, submitted["client"], submitted["hold"])
+        event: dict[str, Any] = {"job_id": job_id, "attempt": 1, "position": position}
+        if miner is not None:
+            job = job._replace(miner=miner, price=price, attempt=2, units="0.100", unit_type="gpu_seconds")
+            event |= {"attempt": 2, "miner_id": f"node@{miner}", "price": f"0.{price:06}", "units": "0.100"}
+        self.ended.append(job)
+        self.lines.append(("", "job.canceled.v1" if miner is None else "job.completed.v1", event))
+
+    def settle(self) -> None:
+        accounts = {party: self.of(party) for party in ("alice", "bob", "rig", "@fees")}
+        context = account.SettleContext(T0, SYSTEM, tuple(self.ended), accounts, Terms(1000, 60_000))
+        command = account.AccountSettle(jobs=tuple((job.job_id, job.position) for job in self.ended))
+        self.add(account.decide(self.states.get(PAYMENTS_STREAM), command, context))
+
+    def payment(self) -> account.PaymentContext:
+        [settled] = [event for _, topic, event in self.lines if topic == "payments.settled.v1"]
+        payment = account.Payment.model_validate_json(json.dumps(settled["payments"][0]))
+        known = account.SettledJob(payment, "alice", settled["available_at"])
+        return account.PaymentContext(T0, ADMIN, known, self.of("alice"), self.of("rig"), self.of("@fees"))
 
 
 def history() -> list[Line]:
-    """A deposit, a hold, its job, the payment, a dispute and a refund."""
-    states: dict[UUID, Any] = {}
-    lines: list[Line] = []
-
-    def add(decision: Decision) -> None:
-        for stream, event in decision:
-            states[stream] = EVOLVE[event.noun](states.get(stream), event)
-            lines.append((str(stream), event.topic, json.loads(event.model_dump_json())))
-
-    def of(party: str) -> Any:
-        return states.get(account_stream(party))
-
-    deposit = account.AccountDeposit(party="alice", amount=1000, business_id="d1")
-    transfer = account.TransferContext(T0, ADMIN, None, None)
-    add(account.decide(None, deposit, transfer))
-    add(account.hold(of("alice"), "alice", JOB_ID, 300, T0, ALICE))
-    submitted = {"job_id": str(JOB_ID), "client": "alice", "hold": 300}
-    lines.append(("", "job.submitted.v1", submitted))
-    completed = {"miner_id": "node@rig", "price": "0.000200", "attempt": 2}
-    lines.append(("", "job.completed.v1", completed))
-    ended = account.EndedJob(JOB_ID, "alice", 300, "rig", 200, 2)
-    terms = Terms(1000, 60_000)
-    settle = account.SettleContext(T0, SYSTEM, ended, of("alice"), None, None, terms)
-    add(account.decide(None, account.AccountSettle(job_id=JOB_ID), settle))
-    for command in (account.AccountDispute(job_id=JOB_ID), account.AccountRefund(job_id=JOB_ID)):
-        context = account.PaymentContext(T0, ADMIN, of("alice"), of("rig"), of("@fees"))
-        add(account.decide(states[payment_stream(JOB_ID)], command, context))
-    return lines
+    return History().lines
 
 
 def replay(lines: list[Line]) -> Money:
-    money, submitted = Money(), {"job_id": str(JOB_ID), "client": "alice", "hold": 300}
+    money = Money()
     for stream, topic, event in lines:
         if topic == "job.submitted.v1":
             money.submitted(event)
-        elif topic == "job.completed.v1":
-            money.job_ended(submitted, event, completed=True)
+        elif topic.startswith("job."):
+            submitted, completed = JOBS[event["job_id"]], topic == "job.completed.v1"
+            money.job_ended(submitted, event, event["position"], completed=completed)
         else:
             money.follow(stream, topic, event)
         money = Money.load(json.loads(json.dumps(money.dump())))  # an audit may stop and go on anywhere
@@ -68,12 +118,22 @@ def replay(lines: list[Line]) -> Money:
 
 
 def test_a_history_is_clean_and_adds_up() -> None:
-    """All is as before after the refund: the client has its deposit, nobody has anything else."""
+    """The refunded client has its deposit, the other one paid for the job that completed."""
     money = replay(history())
     balances = {party: totals for party, totals in money.accounts.items() if any(totals)}
-    assert balances == {"alice": [1000, 0, 0], "@outside": [-1000, 0, 0]}
-    assert money.paid[str(JOB_ID)][4] == "REFUNDED"
-    assert (money.holds, money.ended, money.posting) == ({}, {}, [])
+    assert balances == {
+        "alice": [1000, 0, 0],
+        "bob": [910, 0, 0],
+        "rig": [81, 0, 0],
+        "@fees": [9, 0, 0],
+        "@outside": [-2000, 0, 0],
+    }
+    assert {job_id: paid[5] for job_id, paid in money.paid.items()} == {
+        str(JOB_ID): "REFUNDED",
+        str(UUID(int=4)): "PAID",
+    }
+    assert (money.set_aside, money.ended, money.posting, money.released) == ({}, [], [], [])
+    assert money.settled[0] == 2
 
 
 def place(lines: list[Line], topic: str, **members: Any) -> int:
@@ -85,6 +145,10 @@ def place(lines: list[Line], topic: str, **members: Any) -> int:
     )
 
 
+def settled(lines: list[Line], number: int = 1) -> dict[str, Any]:
+    return lines[place(lines, "payments.settled.v1", number=number)][2]
+
+
 def _more(lines: list[Line]) -> None:
     """A miner gets more than the client paid."""
     entry = lines[place(lines, "account.posted.v1", party="rig")][2]
@@ -94,7 +158,7 @@ def _more(lines: list[Line]) -> None:
 
 def _fee(lines: list[Line]) -> None:
     """A fee is taken that the payment does not name."""
-    lines[place(lines, "payment.settled.v1")][2]["fee"] -= 1
+    settled(lines)["payments"][0]["fee"] -= 1
 
 
 def _total(lines: list[Line]) -> None:
@@ -103,29 +167,141 @@ def _total(lines: list[Line]) -> None:
 
 
 def _twice(lines: list[Line]) -> None:
-    """A job is paid twice."""
+    """A settlement is made twice."""
     begin = place(lines, "account.posted.v1", kind="payment")
-    end = place(lines, "payment.settled.v1") + 1
-    lines[end:end] = [(s, t, dict(e)) for s, t, e in lines[begin:end]]
+    end = place(lines, "payments.settled.v1") + 1
+    lines[end:end] = copy.deepcopy(lines[begin:end])
+
+
+def _twice_in_one(lines: list[Line]) -> None:
+    """A job is twice in a settlement."""
+    settled(lines)["payments"] *= 2
+
+
+def _in_the_next(lines: list[Line]) -> None:
+    """A job is in the next settlement, too."""
+    settled(lines, 2)["payments"].insert(0, dict(settled(lines)["payments"][0]))
+
+
+def _other_order(lines: list[Line]) -> None:
+    """The jobs are in another order than their ends."""
+    settled(lines)["unpaid"].reverse()
+
+
+def _left_out(lines: list[Line]) -> None:
+    """A job that ended in the range of a settlement is not in it."""
+    settled(lines)["unpaid"].pop()
+
+
+def _short(lines: list[Line]) -> None:
+    """A settlement says that it reaches less far than its last job."""
+    settled(lines)["until"] -= 1
+
+
+def _far(lines: list[Line]) -> None:
+    """A settlement says that it reaches farther than its last job: the next ones would be skipped."""
+    settled(lines, 2)["until"] += 1
+
+
+def _gap(lines: list[Line]) -> None:
+    """A settlement does not begin where the one before ended."""
+    settled(lines, 2)["after"] += 1
+
+
+def _skipped(lines: list[Line]) -> None:
+    """The numbers of settlements have a gap."""
+    settled(lines, 2)["number"] = 3
+
+
+def _elsewhere(lines: list[Line]) -> None:
+    """A settlement is in another stream than the others."""
+    number = place(lines, "payments.settled.v1", number=2)
+    lines[number] = (str(payment_stream(JOB_ID)), *lines[number][1:])
+
+
+def _paid_for_nothing(lines: list[Line]) -> None:
+    """A canceled job is paid."""
+    event, entry = settled(lines), lines[place(lines, "account.posted.v1", party="rig")][2]
+    unpaid = event["unpaid"].pop(0)
+    event["payments"].append({**event["payments"][0], "job_id": unpaid["job_id"], "hold": unpaid["hold"]})
+    entry["amount"] += 180
+
+
+def _hold_kept(lines: list[Line]) -> None:
+    """A settlement ends less of a client's holds than its jobs had."""
+    for number in range(place(lines, "account.posted.v1", kind="payment"), len(lines)):
+        _, topic, event = lines[number]
+        if topic.startswith("account.") and event["party"] == "alice":
+            event["held"] += 1
+    lines[place(lines, "account.posted.v1", kind="payment")][2]["released"] -= 1
+
+
+def _release_left_out(lines: list[Line]) -> None:
+    """The hold of a client whose jobs cost nothing does not end."""
+    number = place(lines, "account.released.v1")
+    del lines[number]
+    for _, topic, event in lines[number:]:
+        if topic.startswith("account.") and event["party"] == "bob":
+            event["held"] += 100
+
+
+def _release_alone(lines: list[Line]) -> None:
+    """A hold ends without any settlement."""
+    lines.append(copy.deepcopy(lines[place(lines, "account.released.v1")]))
+    lines[-1][2].update(amount=0, balance=910, held=0)
+
+
+def _released_early(lines: list[Line]) -> None:
+    """A miner's credit is available before the time for disputes is over."""
+    lines[place(lines, "account.posted.v1", party="rig")][2]["available_at"] -= 1
 
 
 def _again(lines: list[Line]) -> None:
     """A deposit counts twice."""
     end = place(lines, "transfer.made.v1") + 1
-    copies = [(s, t, dict(e)) for s, t, e in lines[:end]]
+    copies = copy.deepcopy(lines[:end])
     copies[0][2]["balance"] += 1000
     copies[1][2]["balance"] -= 1000
     lines[end:end] = copies
 
 
 def _free(lines: list[Line]) -> None:
-    """A job was submitted without its hold."""
+    """Jobs were submitted without their hold."""
     del lines[place(lines, "account.held.v1")]
+
+
+def _one_too_many(lines: list[Line]) -> None:
+    """Three jobs follow a hold of two."""
+    lines.insert(place(lines, "job.submitted.v1"), ("", "job.submitted.v1", dict(JOBS[str(UUID(int=2))])))
+
+
+def _one_too_few(lines: list[Line]) -> None:
+    """One job follows a hold of two."""
+    del lines[place(lines, "job.submitted.v1", job_id=str(UUID(int=2)))]
+
+
+def _held_less(lines: list[Line]) -> None:
+    """Two jobs have more than was held for them."""
+    lines[place(lines, "job.submitted.v1")][2]["hold"] += 1
+
+
+def _held_more(lines: list[Line]) -> None:
+    """Two jobs have less than was held for them."""
+    lines[place(lines, "job.submitted.v1", job_id=str(UUID(int=2)))][2]["hold"] -= 1
+
+
+def _in_between(lines: list[Line]) -> None:
+    """The account goes on before the jobs of its hold."""
+    address = {"party": "alice", "by": "alice", "at": T0, "balance": 1000, "held": 500, "disputed": 0}
+    place_of_job = place(lines, "job.submitted.v1")
+    stream = lines[place_of_job - 1][0]
+    event = {**address, "sink": "file", "address": "account-17"}
+    lines.insert(place_of_job, (stream, "account.payout_address_set.v1", event))
 
 
 def _stranger(lines: list[Line]) -> None:
     """Another miner is paid."""
-    number = place(lines, "account.posted.v1", party="rig")
+    number = place(lines, "account.posted.v1", party="rig", posting="payments/2")
     _, topic, event = lines[number]
     lines[number] = (str(account_stream("thief")), topic, {**event, "party": "thief"})
 
@@ -140,6 +316,16 @@ def _price(lines: list[Line]) -> None:
     lines[place(lines, "job.completed.v1")][2]["price"] = "0.000199"
 
 
+def _attempt(lines: list[Line]) -> None:
+    """The receipt is of another attempt."""
+    settled(lines)["payments"][0]["attempt"] = 1
+
+
+def _units(lines: list[Line]) -> None:
+    """The receipt has other units."""
+    settled(lines)["payments"][0]["units"] = "0.200"
+
+
 def _open(lines: list[Line]) -> None:
     """A posting is not whole at the log's end."""
     del lines[-1]
@@ -147,8 +333,44 @@ def _open(lines: list[Line]) -> None:
 
 def _back_twice(lines: list[Line]) -> None:
     """A refund of what was refunded."""
-    begin = place(lines, "account.posted.v1", kind="refund")
-    lines += [(s, t, dict(e)) for s, t, e in lines[begin:]]
+    begin, end = place(lines, "account.posted.v1", kind="refund"), place(lines, "payment.refunded.v1") + 1
+    lines[end:end] = copy.deepcopy(lines[begin:end])
+
+
+def _undisputed(lines: list[Line]) -> None:
+    """A refund says that there was no dispute."""
+    lines[place(lines, "payment.refunded.v1")][2]["disputed"] = False
+
+
+def _other_payment(lines: list[Line]) -> None:
+    """A dispute names another credit than the payment's."""
+    lines[place(lines, "payment.disputed.v1")][2]["credit"] += 1
+
+
+def _another_stream(lines: list[Line]) -> None:
+    """A dispute is in the stream of another payment."""
+    number = place(lines, "payment.disputed.v1")
+    lines[number] = (str(payment_stream(UUID(int=2))), *lines[number][1:])
+
+
+def _disputed_after_all(lines: list[Line]) -> None:
+    """A refunded payment is disputed."""
+    lines.append(copy.deepcopy(lines[place(lines, "payment.disputed.v1")]))
+
+
+def _hold_alone(lines: list[Line]) -> None:
+    """A hold is for no job."""
+    stream, topic, event = copy.deepcopy(lines[place(lines, "account.held.v1", party="bob")])
+    lines.append((stream, topic, {**event, "balance": 910, "held": 100}))
+
+
+def _unpaid_refund(lines: list[Line]) -> None:
+    """A job that cost nothing is disputed."""
+    lines[place(lines, "payment.disputed.v1")] = (
+        str(payment_stream(UUID(int=2))),
+        "payment.disputed.v1",
+        {**lines[place(lines, "payment.disputed.v1")][2], "job_id": str(UUID(int=2))},
+    )
 
 
 CHANGES: list[Callable[[list[Line]], None]] = [
@@ -156,13 +378,40 @@ CHANGES: list[Callable[[list[Line]], None]] = [
     _fee,
     _total,
     _twice,
+    _twice_in_one,
+    _in_the_next,
+    _other_order,
+    _left_out,
+    _short,
+    _far,
+    _gap,
+    _skipped,
+    _elsewhere,
+    _paid_for_nothing,
+    _hold_kept,
+    _release_left_out,
+    _release_alone,
+    _released_early,
     _again,
     _free,
+    _one_too_many,
+    _one_too_few,
+    _held_less,
+    _held_more,
+    _in_between,
     _stranger,
     _early,
     _price,
+    _attempt,
+    _units,
     _open,
     _back_twice,
+    _undisputed,
+    _other_payment,
+    _another_stream,
+    _disputed_after_all,
+    _hold_alone,
+    _unpaid_refund,
 ]
 
 
@@ -186,7 +435,7 @@ def test_each_change_is_found(change: Callable[[list[Line]], None]) -> None:
 def test_a_state_that_is_carried_on_is_compared(change: dict[str, Any]) -> None:
     """It is the state that follows from the events before, with all credits that are pending."""
     lines = history()
-    lines = lines[: place(lines, "payment.settled.v1") + 1]
+    lines = lines[: place(lines, "payments.settled.v1") + 1]
     money = replay(lines)
     [balance, held, disputed] = money.accounts["rig"]
     totals: dict[str, Any] = {"balance": balance, "held": held, "disputed": disputed}

@@ -15,7 +15,7 @@ from coordinator.audit.entries import Found
 from coordinator.audit.money import Money
 from coordinator.crypto.settlement import batch_digest, payment_leaf, payments_root
 from coordinator.domain import account, settlement
-from coordinator.domain.account import OUTSIDE, SETTLEMENT, EndedJob, Terms, account_stream
+from coordinator.domain.account import OUTSIDE, PAYMENTS_STREAM, SETTLEMENT, EndedJob, Terms, account_stream
 from coordinator.domain.decision import EVOLVE, Decision
 from coordinator.domain.messages import SYSTEM
 from coordinator.domain.settlement import BatchPlan, SinkTerms, settlement_stream
@@ -55,22 +55,28 @@ class History:
 
     def work(self, number: int, miner: str) -> None:
         job_id = UUID(int=number)
-        self.add(account.hold(self.of("alice")[0], "alice", job_id, 300, T0, ALICE))
+        self.add(account.hold(self.of("alice")[0], "alice", 300, T0, ALICE))
         self.lines.append(("", "job.submitted.v1", {"job_id": str(job_id), "client": "alice", "hold": 300}))
+        position = len(self.lines)
         completed = {"miner_id": miner, "price": f"0.0002{number}0", "attempt": 1, "job_id": str(job_id)}
+        completed |= {"units": "0.100"}
         self.lines.append(("", "job.completed.v1", completed))
-        ended = EndedJob(job_id, "alice", 300, miner, 200 + 10 * number, 1)
-        alice, rig, fees = self.of("alice", miner, "@fees")
-        context = account.SettleContext(T0, SYSTEM, ended, alice, rig, fees, Terms(1000, 0))
-        self.add(account.decide(None, account.AccountSettle(job_id=job_id), context))
+        price = 200 + 10 * number
+        ended = EndedJob(job_id, position, "alice", 300, miner, price, 1, "0.100", "gpu_seconds")
+        parties = ("alice", miner, "@fees")
+        accounts = dict(zip(parties, self.of(*parties), strict=True))
+        context = account.SettleContext(T0, SYSTEM, (ended,), accounts, Terms(1000, 0))
+        command = account.AccountSettle(jobs=((job_id, position),))
+        self.add(account.decide(self.states.get(PAYMENTS_STREAM), command, context))
 
     def close(self, number: int) -> None:
         before = self.states.get(settlement_stream(number - 1))
         after, until = (before.closed.until if before else 0), len(self.lines) - 1
         leaves = [
-            payment_leaf(event)
+            payment_leaf(payment)
             for position, (_, topic, event) in enumerate(self.lines)
-            if topic == "payment.settled.v1" and after < position <= until
+            if topic == "payments.settled.v1" and after < position <= until
+            for payment in event["payments"]
         ]
         parties = ("farm", "rig")
         plan = BatchPlan(number, after, until, len(leaves), payments_root(leaves), parties)
@@ -106,7 +112,7 @@ def replay(lines: list[Line]) -> Money:
             submitted[event["job_id"]] = event
             money.submitted(event)
         elif topic == "job.completed.v1":
-            money.job_ended(submitted[event["job_id"]], event, completed=True)
+            money.job_ended(submitted[event["job_id"]], event, position, completed=True)
         else:
             money.follow(stream, topic, event, position)
         money = Money.load(json.loads(json.dumps(money.dump())))  # an audit may stop and go on anywhere
@@ -188,7 +194,10 @@ def _left_out(lines: list[Line]) -> None:
     """A payment is covered by no batch."""
     event = event_of(lines, "settlement.closed.v1", number=1)
     leaves = [
-        payment_leaf(e) for _, t, e in lines[: place(lines, "settlement.closed.v1")] if t[:9] == "payment.s"
+        payment_leaf(payment)
+        for _, topic, settled in lines[: place(lines, "settlement.closed.v1")]
+        if topic == "payments.settled.v1"
+        for payment in settled["payments"]
     ]
     event["receipts"], event["receipts_root"] = 2, payments_root(leaves[:2])
     redone(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 from uuid import UUID
@@ -16,6 +17,8 @@ from coordinator.domain.errors import Code
 from coordinator.domain.job import JobExpire
 from coordinator.domain.messages import SYSTEM
 from coordinator.wire.answers import Accepted, Answer, Refused
+from tests.harness.cases import every
+from tests.harness.length import examples
 
 STOPPED = Refused(Code.UNAVAILABLE, "stopped")
 PATIENCE = 20.0
@@ -39,14 +42,23 @@ class Line:
     def __init__(self) -> None:
         self.batches = CommandBatches(self._process, STOPPED)
         self.begun: list[list[int]] = []
+        self.running: list[int] = []
+        """The numbers of the batches that have begun and are not answered."""
+        self._story: list[tuple[str, int]] = []
+        """The commands that began and ended, in order."""
         self._let_go: list[asyncio.Event] = []
         self._moved = asyncio.Event()
 
     async def _process(self, batch: Batch) -> Sequence[Answer]:
-        self.begun.append([prepared.stream.int for prepared in batch.commands])
+        numbers, batch_number = [prepared.stream.int for prepared in batch.commands], len(self.begun)
+        self.begun.append(numbers)
+        self.running.append(batch_number)
+        self._story += [("begun", number) for number in numbers]
         self._let_go.append(asyncio.Event())
         self._moved.set()
-        await self._let_go[-1].wait()
+        await self._let_go[batch_number].wait()
+        self.running.remove(batch_number)
+        self._story += [("ended", number) for number in numbers]
         return [Accepted(prepared.stream.int, {}) for prepared in batch.commands]
 
     def submit(self, *commands: AnyPrepared) -> asyncio.Task[list[Answer]]:
@@ -54,6 +66,13 @@ class Line:
 
     def let_go(self, number: int) -> None:
         self._let_go[number].set()
+
+    def is_before(self, first: int, second: int) -> bool:
+        """Whether the first command ended before the second one began, or is before it in one batch."""
+        for numbers in self.begun:
+            if first in numbers and second in numbers:
+                return numbers.index(first) < numbers.index(second)
+        return self._story.index(("ended", first)) < self._story.index(("begun", second))
 
     async def until_begun(self, count: int) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -156,7 +175,7 @@ async def test_a_caller_who_is_gone_keeps_nobody_else_waiting(line: Line) -> Non
 async def test_a_stop_that_is_given_up_or_asked_for_twice_ends_after_the_last_answer(line: Line) -> None:
     """Every stop returns when all are answered; one whose caller gives up does not cut off what waits."""
     calls = []
-    for _ in range(3):  # one under way, one that waits for it, one in the line
+    for _ in range(3):  # one under way, and two that wait for it
         calls.append(line.submit(command(1)))
         await line.settle()
     stops = [asyncio.create_task(line.batches.stop()) for _ in range(3)]
@@ -165,7 +184,7 @@ async def test_a_stop_that_is_given_up_or_asked_for_twice_ends_after_the_last_an
     await line.settle()
     assert [True, False, False] == [stop.done() for stop in stops]
     assert [STOPPED] == await line.batches.submit([command(2)])
-    for number in range(3):
+    for number in range(2):
         await line.until_begun(number + 1)
         assert not any(stop.done() for stop in stops[1:])
         line.let_go(number)
@@ -173,6 +192,7 @@ async def test_a_stop_that_is_given_up_or_asked_for_twice_ends_after_the_last_an
         await asyncio.gather(*stops[1:])
     assert [True] * 3 == [call.done() for call in calls]
     assert [[1]] * 3 == [positions(await call) for call in calls]
+    assert [[1], [1, 1]] == line.begun
 
 
 async def test_what_is_cancelled_is_answered_as_stopped() -> None:
@@ -193,3 +213,96 @@ async def test_what_is_cancelled_is_answered_as_stopped() -> None:
         task.cancel()
         assert [STOPPED, STOPPED] == await call
         await line.stop()
+
+
+async def test_a_command_that_waits_is_overtaken_by_those_that_share_nothing(line: Line) -> None:
+    """Not by one that shares a stream with it, nor by one that waits for such a one."""
+    calls = [line.submit(command(1, writes=(9,)))]
+    await line.until_begun(1)
+    waiting = [command(2, writes=(9,)), command(3), command(4, 2), command(5, 4), command(6, writes=(3,))]
+    calls.append(line.submit(*waiting))
+    await line.until_begun(2)
+    assert [[1], [3, 6]] == line.begun
+    assert 3 == len(line.batches)
+    line.let_go(0)
+    await line.until_begun(3)
+    assert [2, 4, 5] == line.begun[2]
+    line.let_go(1)
+    line.let_go(2)
+    assert [1] == positions(await calls[0])
+    assert [2, 3, 4, 5, 6] == positions(await calls[1])
+
+
+async def test_a_command_that_waits_is_in_the_next_batch_however_many_come_behind(line: Line) -> None:
+    """It waits for the batch ahead of it alone: those that overtake it share no stream with it."""
+    first = line.submit(command(1))
+    await line.until_begun(1)
+    second = line.submit(command(1), command(2))
+    await line.until_begun(2)
+    others = [line.submit(*(command(n, *((1,) if n % 2 else ())) for n in range(10, 10 + 3 * MAX_BATCH)))]
+    await line.settle()
+    line.let_go(1)
+    await line.until_begun(3)
+    assert all(number % 2 == 0 for number in line.begun[2])
+    line.let_go(0)
+    await line.until_begun(4)
+    assert 1 == line.begun[3][0]
+    for number in range(2, 6):
+        await line.until_begun(number + 1)
+        line.let_go(number)
+        if sum(map(len, line.begun)) == 3 + 3 * MAX_BATCH:
+            break
+    await line.settle()
+    for number in range(len(line.begun)):
+        line.let_go(number)
+    async with asyncio.timeout(PATIENCE):
+        assert [1] == positions(await first)
+        assert [1, 2] == positions(await second)
+        assert list(range(10, 10 + 3 * MAX_BATCH)) == positions(await others[0])
+
+
+@every("seed", range(examples(400)))
+async def test_whatever_overtakes_commands_of_a_stream_keep_their_order(seed: int) -> None:
+    """Any commands that arrive at any time: of two of which one writes a stream of the other, the first one
+    is answered before the second one begins, or they are in one batch in their order. All are answered."""
+    chance = random.Random(seed)
+    line = Line()
+    await line.batches.start()
+    sent: list[AnyPrepared] = []
+    calls = []
+    released = 0
+    for _ in range(40):
+        if chance.random() < 0.6:
+            some = []
+            for _ in range(chance.choice((1, 1, 2, 5))):
+                streams = chance.sample(range(1, 9), 3)
+                writes, reads = streams[: chance.choice((0, 0, 1))], streams[1 : chance.choice((1, 2))]
+                # Its own stream is a number by which it is known, and no other command's.
+                some.append(command(100 + len(sent) + len(some), *reads, writes=tuple(writes)))
+            sent += some
+            calls.append(line.submit(*some))
+        elif released < len(line.begun):
+            # Of two that run, either may be the first one to end.
+            number = chance.choice(line.running)
+            line.let_go(number)
+            released += 1
+        await line.settle()
+    while line.running or len(line.batches):
+        for number in line.running:
+            line.let_go(number)
+        await line.settle()
+    async with asyncio.timeout(PATIENCE):
+        answers = [positions(await call) for call in calls]
+        await line.batches.stop()
+    assert [prepared.stream.int for prepared in sent] == [number for call in answers for number in call]
+    for place, first in enumerate(sent):
+        for second in sent[place + 1 :]:
+            if _conflict(first, second):
+                assert line.is_before(first.stream.int, second.stream.int)
+
+
+def _conflict(one: AnyPrepared, other: AnyPrepared) -> bool:
+    return any(
+        set(a.writes) & {*b.writes, *b.reads, b.stream} or a.stream in b.reads
+        for a, b in ((one, other), (other, one))
+    )

@@ -27,6 +27,7 @@ NOUNS: dict[str, tuple[Any, Any]] = {
     "alarm": (alarm.AlarmEvent, alarm.AlarmCommand),
     "account": (account.AccountEvent, account.AccountCommand),
     "payment": (account.PaymentEvent, None),
+    "payments": (account.PaymentsSettled, None),
     "transfer": (account.TransferMade, None),
     "settlement": (settlement.SettlementEvent, settlement.SettlementCommand),
     "content": (content.ContentEvent, content.ContentCommand),

@@ -15,7 +15,7 @@ _FACTS: Final = ("number", "sink", "after", "until", "receipts", "receipts_root"
 
 
 def payment_leaf(payment: Mapping[str, Any]) -> bytes:
-    """The leaf hash of a paid job: a `payment.settled` event, as JSON has it.
+    """The leaf hash of a paid job: a payment of a `payments.settled` event, as JSON has it.
 
     RFC 6962's leaf hash of the canonical JSON of job and attempt (which give the receipt's id), the parties,
     the amount and the fee.

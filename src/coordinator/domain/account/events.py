@@ -65,7 +65,8 @@ class OfAccount(Event):
 
 
 class AccountHeld(OfAccount, topic="account.held.v1"):
-    """Set aside for jobs: those whose `job.submitted` follows, before any other event of the account.
+    """Set aside for jobs: those whose `job.submitted` follows, before any other event of the account but
+    `account.carried`.
 
     The submits of one client that are committed together have one of these (`together`).
     """

@@ -1,0 +1,244 @@
+"""The settlement of many jobs: what each party gets, which jobs are in it, and how large it is."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import ValidationError
+
+from coordinator.crypto.log.leaf import MAX_STATE_BYTES, leaf, read_leaf
+from coordinator.domain import account
+from coordinator.domain.account import (
+    FEES,
+    MAX_SETTLED,
+    PAYMENTS_STREAM,
+    Account,
+    EndedJob,
+    Payment,
+    PaymentsSettled,
+    SettledJob,
+    Settlements,
+    Terms,
+    Unpaid,
+)
+from coordinator.domain.account.events import MAX_AMOUNT
+from coordinator.domain.decision import EVOLVE, Decision
+from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.messages import SYSTEM, CannotFollow
+from coordinator.storage.log.mapping import encode
+from tests.harness.cases import every
+from tests.harness.deciding import ADMIN, ALICE, BOB, T0
+
+TERMS = Terms(fee_bps=1000, window_millis=60_000)
+
+
+def ended(number: int, client: str = "alice", miner: str | None = "rig", price: int = 100) -> EndedJob:
+    """A job that ended at position 10 * number, and for which 300 was set aside."""
+    job = EndedJob(UUID(int=number), 10 * number, client, 300)
+    if miner is None:
+        return job
+    return job._replace(miner=miner, price=price, units="1.000", unit_type="gpu_seconds")
+
+
+def settle(state: Settlements | None, *jobs: EndedJob, terms: Terms = TERMS) -> Decision:
+    parties = {job.client for job in jobs} | {job.miner for job in jobs if job.miner} | {FEES}
+    held = {job.client for job in jobs}
+    accounts = {p: Account(p, 10_000, 300 * len(jobs)) if p in held else None for p in parties}
+    command = account.AccountSettle(jobs=tuple((job.job_id, job.position) for job in jobs))
+    return account.decide(state, command, account.SettleContext(T0, SYSTEM, jobs, accounts, terms))
+
+
+def moved(decision: Decision) -> dict[str, Any]:
+    """By party: the amount, and the ended holds."""
+    return {
+        f"{event.party} {'+' if event.topic == 'account.posted.v1' and event.amount > 0 else '-'}": (
+            (event.amount, event.released) if event.topic == "account.posted.v1" else (0, event.amount)
+        )
+        for _, event in decision
+        if account.is_account_event(event)
+    }
+
+
+def settlement_of(decision: Decision) -> PaymentsSettled:
+    """The last event of a decision, which has no other one in its stream."""
+    [settled] = [event for stream, event in decision if stream == PAYMENTS_STREAM]
+    assert decision[-1].event is settled
+    return settled
+
+
+def test_a_settlement_has_one_entry_for_each_client_each_miner_and_the_fees() -> None:
+    """The sums of its jobs; a client whose jobs cost nothing gets its holds back without an entry."""
+    decision = settle(
+        None, ended(1), ended(2, miner="farm"), ended(3, miner=None), ended(4), ended(5, "bob", None)
+    )
+    assert moved(decision) == {
+        "alice -": (-300, 1200),
+        "bob -": (0, 300),
+        "rig +": (180, 0),
+        "farm +": (90, 0),
+        "@fees +": (30, 0),
+    }
+    settled = settlement_of(decision)
+    assert (settled.number, settled.after, settled.until) == (1, 0, 50)
+    assert [payment.job_id.int for payment in settled.payments] == [1, 2, 4]
+    assert [unpaid.job_id.int for unpaid in settled.unpaid] == [3, 5]
+    entries = [event for _, event in decision if event.topic == "account.posted.v1"]
+    assert {entry.posting for entry in entries} == {"payments/1"}
+    assert {e.available_at for e in entries if e.amount > 0} == {settled.available_at}
+
+
+def test_one_that_is_client_and_miner_has_an_entry_for_each() -> None:
+    """The money that it pays is never set off against what it earns."""
+    decision = settle(None, ended(1, "both", "both"), ended(2, "both", "rig"))
+    assert moved(decision) == {"both -": (-200, 600), "both +": (90, 0), "rig +": (90, 0), "@fees +": (20, 0)}
+
+
+@every(
+    "price, fee_bps, paid",
+    [
+        (0, 1000, None),
+        (1, 1000, (1, 0)),
+        (9, 1000, (9, 0)),
+        (10, 1000, (10, 1)),
+        (300, 10_000, (300, 300)),
+        (301, 0, (300, 0)),
+    ],
+)
+def test_a_payment_is_the_price_within_the_hold(
+    price: int, fee_bps: int, paid: tuple[int, int] | None
+) -> None:
+    """The fee is rounded down; a price of nothing is no payment, and none of it has an entry of zero."""
+    decision = settle(None, ended(1, price=price), terms=Terms(fee_bps, 0))
+    settled = settlement_of(decision)
+    assert [(payment.amount, payment.fee) for payment in settled.payments] == ([paid] if paid else [])
+    assert len(settled.unpaid) == (paid is None)
+    assert 0 not in [event.amount for _, event in decision if event.topic == "account.posted.v1"]
+
+
+def test_settled_jobs_are_left_out_of_the_next_settlement() -> None:
+    """By the positions of their ends: a list may be stale, and a command may come twice."""
+    state = Settlements(number=4, until=20)
+    jobs = [ended(number) for number in (1, 2, 3)]
+    settled = settlement_of(settle(state, *jobs))
+    assert [job.int for job in settled.jobs] == [3]
+    assert (settled.number, settled.after, settled.until) == (5, 20, 30)
+    assert settle(EVOLVE["payments"](state, settled), *jobs) == []
+
+
+def test_jobs_without_a_hold_are_in_no_settlement() -> None:
+    """They were submitted before accounts were kept."""
+    free = ended(2)._replace(hold=0)
+    assert settle(None, free) == []
+    settled = settlement_of(settle(None, ended(1), free))
+    assert ([job.int for job in settled.jobs], settled.until) == ([1], 10)
+
+
+def test_a_log_that_the_rules_would_not_write_stops_its_reader() -> None:
+    """A settlement follows the one before by its number and its range; a reader may begin at any one."""
+    first = settlement_of(settle(None, ended(1)))
+    second = settlement_of(settle(Settlements(1, 10), ended(2)))
+    state = EVOLVE["payments"](None, first)
+    assert EVOLVE["payments"](state, second) == EVOLVE["payments"](None, second) == Settlements(2, 20)
+    for event in (first, *(second.model_copy(update=u) for u in ({"number": 3}, {"after": 9}))):
+        with pytest.raises(CannotFollow):
+            EVOLVE["payments"](state, event)
+
+
+@every(
+    "topic, status, allowed",
+    [
+        ("Disputed", None, True),
+        ("Disputed", "DISPUTED", False),
+        ("Disputed", "PAID", False),
+        ("Disputed", "REFUNDED", False),
+        ("Dismissed", None, False),
+        ("Dismissed", "DISPUTED", True),
+        ("Dismissed", "PAID", False),
+        ("Dismissed", "REFUNDED", False),
+        ("Refunded", None, True),
+        ("Refunded", "DISPUTED", True),
+        ("Refunded", "PAID", True),
+        ("Refunded", "REFUNDED", False),
+    ],
+)
+def test_what_may_become_of_a_payment(topic: str, status: Any, allowed: bool) -> None:
+    """One dispute, one dismissal, one refund."""
+    facts: dict[str, Any] = {"at": T0, "by": "root", "job_id": UUID(int=1), "client": "alice", "reason": ""}
+    facts |= {"miner": "rig", "credit": 90, "available_at": T0}
+    facts |= {"disputed": False} if topic == "Refunded" else {}
+    event = getattr(account, f"Payment{topic}")(**facts)
+    state = None if status is None else account.Contested(UUID(int=1), status)
+    if allowed:
+        after = {"Dismissed": "PAID"}.get(topic, topic.upper())
+        assert EVOLVE["payment"](state, event) == account.Contested(UUID(int=1), after)
+    else:
+        with pytest.raises(CannotFollow):
+            EVOLVE["payment"](state, event)
+
+
+@every("command", [account.AccountDispute, account.AccountDismiss, account.AccountRefund])
+def test_a_job_without_a_payment_has_nothing_to_dispute(command: Any) -> None:
+    """One that is not settled, or is another client's, is not found; one that cost nothing is told so."""
+
+    def code(settled: SettledJob | None, principal: Any) -> Code:
+        context = account.PaymentContext(T0, principal, settled, None, None, None)
+        with pytest.raises(Refusal) as refused:
+            account.decide(None, command(job_id=UUID(int=1)), context)
+        return refused.value.code
+
+    assert code(None, ADMIN) == Code.JOB_NOT_FOUND
+    free = SettledJob(None, "alice", T0)
+    assert code(free, BOB) == Code.JOB_NOT_FOUND
+    assert code(free, ALICE) == code(free, ADMIN) == Code.CONFLICT_STATE
+
+
+@every(
+    "jobs",
+    [
+        [],
+        [(UUID(int=1), -1)],
+        [(UUID(int=1), 1.5)],
+        [(UUID(int=1), 2**53)],
+        [("job", 1)],
+        [(UUID(int=1),)],
+        [(UUID(int=n), n) for n in range(MAX_SETTLED + 1)],
+    ],
+)
+def test_a_settlement_command_has_bounded_jobs(jobs: list[Any]) -> None:
+    """Each with the position of its end."""
+    with pytest.raises(ValidationError):
+        account.AccountSettle.model_validate({"jobs": jobs})
+
+
+@every("paid", [MAX_SETTLED, 0])
+def test_the_largest_settlement_fits_a_leaf_whole(paid: int) -> None:
+    """With the longest names and amounts, so that an entry of the log can be read without the database."""
+    longest, most = "n" * 63, MAX_AMOUNT
+    payment = Payment(
+        job_id=UUID(int=2**128 - 1),
+        client=longest,
+        miner=longest,
+        attempt=1_000_000,
+        hold=most,
+        amount=most,
+        fee=most,
+        units="9" * 12 + "." + "9" * 9,
+        unit_type="u" * 32,
+    )
+    unpaid = Unpaid(job_id=payment.job_id, client=longest, hold=most)
+    settled = PaymentsSettled(
+        at=2**53 - 1,
+        by=longest,
+        number=2**53 - 1,
+        after=2**53 - 1,
+        until=2**53 - 1,
+        available_at=2**53 - 1,
+        payments=(payment,) * paid,
+        unpaid=(unpaid,) * (MAX_SETTLED - paid),
+    )
+    topic, state = encode(settled)
+    assert len(state) <= MAX_STATE_BYTES
+    found = read_leaf(leaf(2**53, str(PAYMENTS_STREAM), 2**31, topic, b"{}" + b" " * 400, state))
+    assert found.state == state
