@@ -111,6 +111,7 @@ def a_job_row(**columns: Any) -> dict[str, Any]:
         expires_at=900_000,
         error_code=None,
         error_message=None,
+        hold=None,
         payload_digest="a" * 64,
         result_digest=None,
         units=None,

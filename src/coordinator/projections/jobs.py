@@ -56,6 +56,7 @@ def _change(recorded: Recorded, event: JobEvent) -> dict[str, Any]:
                 "started_at": None,
                 "finished_at": None,
                 "expires_at": event.expires_at,
+                "hold": event.hold,
                 "error_code": None,
                 "error_message": None,
                 "payload_digest": event.payload_digest,

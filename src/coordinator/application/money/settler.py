@@ -7,16 +7,17 @@ payment meanwhile, so a settlement that is late never overspends.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, get_args
+from typing import get_args
 from uuid import UUID
 
 import structlog
 
 from coordinator.application.followers.follower import FollowerBase
-from coordinator.application.ports import Clock, Intent, Recorded, Row, Tables
-from coordinator.domain.account import MAX_SETTLED, AccountSettle, PaymentsSettled
+from coordinator.application.ports import Clock, EventLog, Intent, Recorded, Tables
+from coordinator.domain.account import MAX_SETTLED, PAYMENTS_STREAM, AccountSettle, PaymentsSettled
 from coordinator.domain.job import JobSubmitted, ends_job
 from coordinator.domain.job.events import FinalEvent
 from coordinator.domain.messages import SYSTEM, Event
@@ -26,73 +27,73 @@ PACE_SECONDS = 0.2
 """The least time between two settlements, unless one is full."""
 AGAIN_SECONDS = 1.0
 """The pause after a refused command."""
+READ_EVENTS = 2000
 
 log = structlog.get_logger("settler")
 
 
 class Settler(FollowerBase):
-    """Table: open_holds."""
+    """Has no table: the log itself says how far jobs are settled."""
 
     name = "settler"
     tick_seconds = PACE_SECONDS
     linger_seconds = 0.5
     acts_on: frozenset[type[Event]] | None = frozenset(get_args(FinalEvent))
 
-    def __init__(self, handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]], clock: Clock) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        handle: Callable[[Sequence[Intent]], Awaitable[list[Answer]]],
+        clock: Clock,
+    ) -> None:
+        self._log = event_log
         self._handle = handle
         self._clock = clock
         self._not_before = clock.monotonic()
         self._due: deque[tuple[UUID, int]] = deque()
         """Ended jobs and the positions of their ends, in their order."""
+        self._unread: tuple[int, int] | None = None
+        """The part of the log (after, until) whose ended jobs belong before those in `_due`."""
 
-    # --- the table ------------------------------------------------------------------------------------------
     def take_over(self, tables: Tables) -> None:
-        self._due = deque((UUID(row["job_id"]), row["ended"]) for row in tables.query("settler_due"))
+        last = self._log.load([PAYMENTS_STREAM]).get(PAYMENTS_STREAM)
+        event = last[-1].event if last else None
+        settled = event.until if isinstance(event, PaymentsSettled) else 0
+        seen = tables.position(self.name)
+        self._due = deque()
+        self._unread = (settled, seen) if settled < seen else None
 
     def stand_by(self) -> None:
-        self._due = deque()
+        self._due, self._unread = deque(), None
 
-    def apply(self, tables: Tables, events: Sequence[Recorded]) -> None:
-        new: dict[str, dict[str, Any]] = {}
-        ended: dict[str, Row] = {}
-        settled: list[str] = []
-        for recorded in events:
-            event = recorded.event
-            if isinstance(event, JobSubmitted):
-                if event.hold:
-                    new[recorded.key] = {
-                        "job_id": recorded.key,
-                        "client": event.client,
-                        "amount": event.hold,
-                        "held_at": event.at,
-                        "ended": 0,
-                    }
-            elif ends_job(event):
-                if recorded.key in new:
-                    new[recorded.key]["ended"] = recorded.position
-                else:
-                    ended[recorded.key] = {"ended": recorded.position}
-            elif isinstance(event, PaymentsSettled):
-                for job_id in map(str, event.jobs):
-                    if new.pop(job_id, None) is None:
-                        ended.pop(job_id, None)
-                        settled.append(job_id)
-        if new:
-            tables.put("open_holds", list(new.values()))
-        if ended:  # a job without a hold has no row, and stays without one
-            tables.change("open_holds", ended)
-        if settled:
-            tables.remove("open_holds", settled)
-
-    # --- settlements ----------------------------------------------------------------------------------------
     async def act(self, events: Sequence[Recorded]) -> None:
         self._due += [(recorded.stream, recorded.position) for recorded in events if ends_job(recorded.event)]
-        if len(self._due) >= MAX_SETTLED:
+        if len(self._due) >= MAX_SETTLED and self._unread is None:
             await self._settle(MAX_SETTLED)
 
     async def tick(self, stored_to: int) -> None:
+        if self._unread is not None:
+            self._due.extendleft(reversed(await asyncio.to_thread(self._read, *self._unread)))
+            self._unread = None
         if self._clock.monotonic() >= self._not_before:
             await self._settle(1)
+
+    def _read(self, after: int, until: int) -> list[tuple[UUID, int]]:
+        """The jobs that ended in a part of the log, without those that are known to have no hold."""
+        ended: list[tuple[UUID, int]] = []
+        free: set[UUID] = set()
+        while after < until:
+            events = self._log.read(after, READ_EVENTS)
+            for recorded in events:
+                if isinstance(recorded.event, JobSubmitted) and not recorded.event.hold:
+                    free.add(recorded.stream)
+                elif ends_job(recorded.event) and recorded.position <= until:
+                    if recorded.stream in free:
+                        free.remove(recorded.stream)
+                    else:
+                        ended.append((recorded.stream, recorded.position))
+            after = events[-1].position if events else until
+        return ended
 
     async def _settle(self, least: int) -> None:
         """Settle what is due while there are at least so many jobs."""

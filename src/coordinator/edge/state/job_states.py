@@ -55,6 +55,7 @@ def row_of_state(state: object, position: int) -> JobRow | None:
         expires_at=job.expires_at,
         error_code=None,
         error_message=None,
+        hold=job.hold,
         payload_digest=job.payload_digest,
         position=position,
         payload_erased=None,

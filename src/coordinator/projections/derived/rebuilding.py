@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from coordinator.application.ports import Database, EventLog, Recorded
 from coordinator.projections import projector
-from coordinator.projections.derived.holds import HoldTables
 from coordinator.projections.derived.open_work import OpenWorkTables
 from coordinator.projections.derived.port import DerivedTables, StoredRows
 from coordinator.projections.derived.settlements import SettlementTables
@@ -29,7 +28,6 @@ def _all_tables(event_log: EventLog, now: Callable[[], int], heartbeat_timeout: 
         UsageTables(erasures),
         TreeTables(),
         WebhookTables(),
-        HoldTables(),
         SettlementTables(),
     ]
 
@@ -58,7 +56,7 @@ def rebuild_all(
             tables, event_log, progress, lambda events: _take_all(folds, events)
         )
         for fold in folds:
-            is_unused = isinstance(fold, HoldTables | SettlementTables) and not fold.any_money
+            is_unused = isinstance(fold, SettlementTables) and not fold.any_money
             if is_unused and not before[fold.follower]:
                 continue  # its follower begins with the first event, on empty tables
             fold.write(tables)

@@ -40,7 +40,6 @@ DERIVED: Final = (
     "erased_content",
     "webhook_targets",
     "webhook_callbacks",
-    "open_holds",
     "settlements",
     "settlement_payouts",
     "settlement_payees",

@@ -40,6 +40,7 @@ class Money:
     """What `bootstrap` needs besides the gateway."""
 
     settings: Settings
+    event_log: EventLog
     payments: Payments
     clock: Clock
     states: States
@@ -63,7 +64,9 @@ class Money:
         sink = open_sink(settings, keys)
         terms = None if sink is None else terms_of(sink, settings)
         plans = None if terms is None else BatchPlans(database, clock, terms)
-        return cls(settings, Payments(event_log, database), clock, states, watermarks, sink, terms, plans)
+        return cls(
+            settings, event_log, Payments(event_log, database), clock, states, watermarks, sink, terms, plans
+        )
 
     def handlers(self) -> tuple[AccountCommands, SettlementCommands]:
         """Of accounts, and of batches."""
@@ -84,7 +87,7 @@ class Money:
         """Those that money needs; none where no accounts are kept."""
         found: list[Follower] = []
         if self.settings.terms is not None:
-            found.append(Settler(send, self.clock))
+            found.append(Settler(self.event_log, send, self.clock))
         if self.sink is not None:
             found.append(SettlementFollower())
         return found

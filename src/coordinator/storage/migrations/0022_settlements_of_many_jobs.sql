@@ -31,6 +31,10 @@ CREATE TABLE contested_payments (
 CREATE INDEX contested_open ON contested_payments (changed_at) WHERE status = 'DISPUTED';
 CREATE INDEX contested_frozen ON contested_payments (miner, available_at) WHERE frozen = 1;
 
+-- What is held is a column of the job.
+DROP TABLE open_holds;
+ALTER TABLE jobs ADD COLUMN hold bigint;
+
 DROP INDEX entries_disputed;
 ALTER TABLE entries DROP COLUMN disputed;
 ALTER TABLE entries ADD COLUMN settlement bigint;

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from coordinator.application.figures.attention import (
     MAX_COUNTED,
+    UNSETTLED_MILLIS,
     Attention,
     AttentionFacts,
     BlockedClass,
@@ -245,7 +246,7 @@ async def _money(context: EdgeContext) -> tuple[int, UnsettledRow, tuple[int, Mi
         return 0, UnsettledRow(0, None), (0, 0)
     disputes, unsettled, batch = await asyncio.gather(
         context.money_reads.disputes(MAX_COUNTED),
-        context.money_reads.unsettled(MAX_COUNTED),
+        context.money_reads.unsettled(_now() - UNSETTLED_MILLIS, MAX_COUNTED),
         payouts.open_batch(context),
     )
     return len(disputes), unsettled, batch

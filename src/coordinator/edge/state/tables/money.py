@@ -34,9 +34,8 @@ class HoldRow:
     client: str
     amount: int
     held_at: Millis
-    ended: int
-    service: str | None
-    state: str | None
+    service: str
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +119,9 @@ class MoneyReads:
         """The open disputes, the newest payments first."""
         return [DisputeRow(**row) for row in await self._read("accounts_disputes", most=most)]
 
-    async def unsettled(self, most: int) -> UnsettledRow:
-        """The jobs that have ended and keep their hold, up to so many."""
-        [row] = await self._read("accounts_unsettled", most=most)
+    async def unsettled(self, before: Millis, most: int) -> UnsettledRow:
+        """Of the `most` newest jobs, those that ended before a moment and keep their hold."""
+        [row] = await self._read("accounts_unsettled", before=before, most=most)
         return UnsettledRow(**row)
 
     async def _read(self, statement: str, **params: Any) -> list[dict[str, Any]]:

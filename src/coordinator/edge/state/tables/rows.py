@@ -41,6 +41,8 @@ class JobRow:
     expires_at: int
     error_code: str | None
     error_message: str | None
+    hold: int | None
+    """The amount that was set aside for it, in 10⁻⁶ of the unit; None without accounts."""
     payload_digest: str
     result_digest: str | None
     units: str | None

@@ -39,8 +39,9 @@ SELECT COALESCE(CAST(SUM(amount) AS bigint), 0) AS opening FROM entries
 WHERE party = :party AND posted_at < :since
 
 -- name: accounts_holds
--- The money that is set aside for a client's jobs.
-SELECT * FROM open_holds WHERE client = :party ORDER BY held_at, job_id LIMIT :most
+-- The money that is set aside for a client's open jobs.
+SELECT job_id, hold AS amount, requested_at AS held_at FROM jobs
+WHERE client = :party AND state IN ('QUEUED', 'RUNNING') AND hold > 0 ORDER BY requested_at, job_id LIMIT :most
 
 -- name: accounts_by_day
 -- What a party spent and earned since a moment, by day (UTC) and service: payments, less their refunds.
@@ -64,10 +65,10 @@ SELECT 1 AS found FROM payments
 WHERE job_id = :job_id AND amount > 0 AND (client = :party OR miner = :party)
 
 -- name: accounts_hold_lines
--- The money that is set aside for a client's jobs, the newest first, with their services and states.
-SELECT open_holds.*, jobs.service, jobs.state FROM open_holds
-LEFT JOIN jobs ON jobs.job_id = open_holds.job_id
-WHERE open_holds.client = :party ORDER BY held_at DESC, open_holds.job_id LIMIT :most
+-- The money that is set aside for a client's open jobs, the newest first.
+SELECT job_id, client, hold AS amount, requested_at AS held_at, service, state FROM jobs
+WHERE client = :party AND state IN ('QUEUED', 'RUNNING') AND hold > 0
+ORDER BY requested_at DESC, job_id LIMIT :most
 
 -- name: accounts_totals
 -- All accounts together.
@@ -85,14 +86,11 @@ LEFT JOIN jobs ON jobs.job_id = contested.job_id
 WHERE contested.status = 'DISPUTED' ORDER BY contested.changed_at DESC, contested.job_id LIMIT :most
 
 -- name: accounts_unsettled
--- Of the jobs that have ended and keep their hold, those that ended first: their number, and the first end.
-SELECT COUNT(*) AS jobs, MIN(jobs.finished_at) AS ended_at
-FROM (SELECT job_id FROM open_holds WHERE ended > 0 ORDER BY ended LIMIT :most) AS due
-JOIN jobs ON jobs.job_id = due.job_id
-
--- name: settler_due
--- Jobs that have ended and keep their hold, in the order of their ends.
-SELECT job_id, ended FROM open_holds WHERE ended > 0 ORDER BY ended
+-- Of the newest jobs, those that ended before a moment and keep their hold.
+SELECT COUNT(*) AS jobs, MIN(finished_at) AS ended_at
+FROM (SELECT job_id, finished_at, hold FROM jobs ORDER BY requested_at DESC, job_id DESC LIMIT :most) AS newest
+WHERE finished_at < :before AND hold > 0
+  AND NOT EXISTS (SELECT 1 FROM payments WHERE payments.job_id = newest.job_id)
 
 -- name: accounts_payment
 -- The settlement of a job, and what became of its payment.

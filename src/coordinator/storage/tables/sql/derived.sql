@@ -38,10 +38,6 @@ SELECT webhook_id, owner, role, events, enabled FROM webhook_targets
 -- Every URL that an open job names.
 SELECT job_id, client, sealed_url FROM webhook_callbacks
 
--- name: derived_open_holds
--- Every hold that is not settled.
-SELECT job_id, client, amount, held_at, ended FROM open_holds
-
 -- name: derived_settlements
 -- Every settlement batch.
 SELECT * FROM settlements
@@ -111,10 +107,6 @@ DELETE FROM webhook_targets
 -- name: derived_clear_webhook_callbacks
 -- Before a rebuild.
 DELETE FROM webhook_callbacks
-
--- name: derived_clear_open_holds
--- Before a rebuild.
-DELETE FROM open_holds
 
 -- name: derived_clear_settlements
 -- Before a rebuild.
