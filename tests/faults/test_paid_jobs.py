@@ -102,7 +102,9 @@ async def test_each_of_many_jobs_is_paid_once(
         await submitting
         await stage.ended(jobs, SECONDS)
         await stage.ready()
-        await eventually(lambda: not stage.log.column("SELECT job_id FROM open_holds"), "settled", SECONDS)
+        await eventually(
+            lambda: len(stage.log.column("SELECT job_id FROM payments")) == JOBS, "settled", SECONDS
+        )
         async with stage.client(ROOT) as admin:
             await argue(stage, admin)
             checked = await stage.check()

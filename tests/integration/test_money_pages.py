@@ -266,7 +266,7 @@ async def test_many_entries_take_a_moment(where: dict[str, Any]) -> None:
         cursor, seen = None, 0
         for _ in range(5):
             begun = time.perf_counter()
-            await context.money_reads.entries("alice", 2**53, 51)
+            await context.reads.lines("alice", (2**53, 2**53), 51)
             took.append(time.perf_counter() - begun)
             found = await account.load(context, ALICE, "alice", 90, cursor)
             cursor, seen = found.next_cursor, seen + len(found.entries)

@@ -110,12 +110,11 @@ class Settler:
         self.seen = max(self.seen, until)
 
     def take_over(self, world: World, stored: int) -> None:
-        """From the table, which is at this position: the ended jobs that are held for."""
-        known = {j for j, (at, _) in world.ledger.settled.items() if at <= stored}
+        """At this stored position: the log says how far jobs are settled, and is read from there on."""
+        settlements = world.ledger.settlements
         self.seen = stored
-        self.due = deque(
-            (j, at) for at, j in world.ended if at <= stored and j in world.held and j not in known
-        )
+        after = settlements[-1].until if settlements else 0
+        self.due = deque((j, at) for at, j in world.ended if after < at <= stored)
 
 
 class Broken:

@@ -1,0 +1,245 @@
+"""The settler: ended jobs are settled in their order, each once, whatever a process had read before it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from coordinator.application.money import settler as module
+from coordinator.application.money.settler import AGAIN_SECONDS, PACE_SECONDS, Settler
+from coordinator.application.ports import Clock, Intent, Recorded
+from coordinator.domain.account import AccountDeposit, PaymentsSettled, Terms, account_stream
+from coordinator.domain.errors import Code
+from coordinator.domain.job import JobCancel, job_stream
+from coordinator.domain.messages import SYSTEM
+from coordinator.domain.service import ServiceRegister
+from coordinator.wire.answers import Answer, Refused
+from tests.harness.bus import Bench, WatchedLog, submit
+from tests.harness.deciding import ADMIN, a_spec
+from tests.harness.memory_log import MemoryEventLog
+
+FULL = 4
+"""Jobs of a full settlement here."""
+
+
+class Process:
+    """A process with a settler, which reads a log that others write, too."""
+
+    def __init__(self, log: MemoryEventLog, bench: Bench) -> None:
+        self.log = log
+        self.seconds = 1000.0
+        self.sent: list[list[int]] = []
+        """The positions that each command named."""
+        self.is_refused = False
+        self.seen = 0
+
+        async def handle(intents: Sequence[Intent]) -> list[Answer]:
+            [intent] = intents
+            self.sent.append([position for _, position in cast("Any", intent.command).jobs])
+            if self.is_refused:
+                return [Refused(Code.UNAVAILABLE, "not now")]
+            return await bench.gateway.handle(intents)
+
+        clock = Clock(now=lambda: 0, monotonic=lambda: self.seconds)
+        self.settler = Settler(log, handle, clock)
+
+    def take_over(self, seen: int | None = None) -> None:
+        """Its stored position is this one; None for the head of the log."""
+        self.seen = self.log.head() if seen is None else seen
+        self.settler.take_over(cast("Any", Positions(self.seen)))
+
+    async def read(self, count: int = 1000) -> None:
+        """Act on the next events, as the runner does."""
+        events: Sequence[Recorded] = self.log.read(self.seen, count)
+        if events:
+            self.seen = events[-1].position
+            await self.settler.act(events)
+
+    async def tick(self, seconds: float = PACE_SECONDS) -> None:
+        self.seconds += seconds
+        await self.settler.tick(self.seen)
+
+
+class Positions:
+    """The stored positions of followers, which are all that a settler asks of tables."""
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+
+    def position(self, follower: str) -> int:
+        assert follower == "settler"
+        return self._position
+
+
+@pytest.fixture
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(module, "MAX_SETTLED", FULL)
+    monkeypatch.setattr(module, "READ_EVENTS", 3)
+    bench = Bench(WatchedLog(), terms=Terms())
+    await bench.bus.start()
+    await bench.send(ServiceRegister(spec=a_spec(max_units="20")), by=SYSTEM)
+    await bench.send(AccountDeposit(party="alice", amount=10**9, business_id="d1"), by=ADMIN)
+    yield bench
+    await bench.bus.stop()
+
+
+async def end(bench: Bench, *keys: str) -> list[int]:
+    """Submit jobs and cancel them; the positions of their ends."""
+    for key in keys:
+        await bench.send(submit(key))
+    return [await canceled(bench, key) for key in keys]
+
+
+async def canceled(bench: Bench, key: str) -> int:
+    job_id = job_stream("alice", key)
+    await bench.send(JobCancel(job_id=job_id))
+    position: int = bench.log.load([job_id])[job_id][-1].position
+    return position
+
+
+def settled(bench: Bench) -> list[list[UUID]]:
+    """The jobs of each settlement in the log."""
+    events = [recorded.event for recorded in bench.log.read(0, 1000)]
+    return [event.jobs for event in events if isinstance(event, PaymentsSettled)]
+
+
+def ids(*keys: str) -> list[UUID]:
+    return [job_stream("alice", key) for key in keys]
+
+
+async def held(bench: Bench) -> int:
+    return int((await bench.bus.state(account_stream("alice"))).held)
+
+
+async def test_ended_jobs_are_settled_together_at_the_next_tick(bench: Bench) -> None:
+    """In the order of their ends; nothing is sent while nothing has ended."""
+    process = Process(bench.log, bench)
+    process.take_over()
+    await bench.send(submit("open"))
+    await process.read()
+    await process.tick()
+    assert process.sent == []
+    ends = await end(bench, "a", "b", "c")
+    await process.read()
+    await process.tick()
+    await process.read()
+    await process.tick()
+    assert process.sent == [ends]
+    assert settled(bench) == [ids("a", "b", "c")]
+    assert await held(bench) == 40_000
+
+
+async def test_a_full_settlement_does_not_wait_and_the_others_keep_the_pace(bench: Bench) -> None:
+    """As many as one command may have are settled at once; what is left waits for its tick."""
+    process = Process(bench.log, bench)
+    process.take_over()
+    await process.tick()
+    await end(bench, *"abcdefghi")
+    await process.read()
+    assert [len(jobs) for jobs in settled(bench)] == [FULL, FULL]
+    await process.tick(PACE_SECONDS / 2)
+    assert len(settled(bench)) == 2
+    await process.tick(PACE_SECONDS)
+    assert settled(bench)[2:] == [ids("i")]
+
+
+async def test_a_refused_settlement_is_sent_again_with_all_before_what_ended_since(bench: Bench) -> None:
+    """After a pause; no job is left out, or settled before an earlier one."""
+    process = Process(bench.log, bench)
+    process.take_over()
+    first = await end(bench, "a", "b")
+    process.is_refused = True
+    await process.read()
+    await process.tick()
+    second = await end(bench, "c")
+    process.is_refused = False
+    await process.read()
+    await process.tick(AGAIN_SECONDS / 2)
+    assert process.sent == [first]
+    await process.tick(AGAIN_SECONDS)
+    assert process.sent[1:] == [first + second]
+    assert settled(bench) == [ids("a", "b", "c")]
+
+
+@pytest.mark.parametrize("settled_before", [0, 1, 3])
+async def test_a_process_that_takes_over_goes_on_where_the_log_is(bench: Bench, settled_before: int) -> None:
+    """Jobs that ended before its stored position and are not settled come first, then those that it reads."""
+    first = Process(bench.log, bench)
+    first.take_over()
+    await end(bench, *"abcdef"[:settled_before])
+    await first.read()
+    await first.tick()
+    await end(bench, *"abcdef"[settled_before:])
+    second = Process(bench.log, bench)
+    second.take_over()
+    await end(bench, "g", "h", "i", "j")
+    await second.read()
+    # A full list, whose jobs are not the next ones.
+    assert second.sent == []
+    for _ in range(3):
+        await second.tick()
+    jobs = [job_id for one in settled(bench) for job_id in one]
+    assert jobs == ids(*"abcdefghij")
+    assert await held(bench) == 0
+
+
+async def test_one_that_is_behind_settles_nothing_twice(bench: Bench) -> None:
+    """Its stored position is before jobs that another process has settled."""
+    early = bench.log.head()
+    first = Process(bench.log, bench)
+    first.take_over()
+    await end(bench, "a", "b")
+    await first.read()
+    await first.tick()
+    second = Process(bench.log, bench)
+    second.take_over(early)
+    await end(bench, "c")
+    for _ in range(50):
+        await second.read(1)
+        await second.tick()
+    assert settled(bench) == [ids("a", "b"), ids("c")]
+
+
+async def test_two_settlers_at_once_pay_each_job_once(bench: Bench) -> None:
+    """A leader that does not know yet that it is none sends what the next one sends."""
+    processes = [Process(bench.log, bench) for _ in range(2)]
+    for process in processes:
+        process.take_over()
+    for keys in ("ab", "c", "defgh", "i"):
+        await end(bench, *keys)
+        for process in processes:
+            await process.read()
+            await process.tick()
+    assert [job_id for one in settled(bench) for job_id in one] == ids(*"abcdefghi")
+    assert await held(bench) == 0
+
+
+async def test_one_that_stands_by_forgets_its_list(bench: Bench) -> None:
+    """What it knew may be settled by then: it reads the log again."""
+    process = Process(bench.log, bench)
+    process.take_over()
+    await end(bench, "a")
+    await process.read()
+    process.settler.stand_by()
+    await process.tick()
+    assert process.sent == []
+    process.take_over()
+    await process.tick()
+    assert settled(bench) == [ids("a")]
+
+
+async def test_jobs_without_a_hold_are_not_sent_by_a_process_that_takes_over(bench: Bench) -> None:
+    """A log may have a million jobs from before accounts were kept."""
+    free = Bench(bench.log)
+    await free.bus.start()
+    await end(free, "free")
+    await free.bus.stop()
+    ends = await end(bench, "a")
+    process = Process(bench.log, bench)
+    process.take_over()
+    await process.tick()
+    assert process.sent == [ends]
+    assert settled(bench) == [ids("a")]
