@@ -285,6 +285,7 @@ async def test_what_can_not_be_done(
             0,
         ),
         ({"text": "x", "segments": [{"start": 0, "end": 1, "text": "a\0", "avg_logprob": 7.0}]}, "und", 1),
+        ({"text": "x", "segments": [{"start": 0, "end": 10**400, "text": "a"}]}, "und", 0),
     ],
 )
 def test_answers_of_all_kinds(given: Any, language: str, segments: int) -> None:
@@ -395,6 +396,8 @@ def test_words_of_all_engines(answer: dict[str, Any], expected: list[tuple[str, 
         {"words": [timed("one", 0, 1), {"word": "two", "start": 1}]},
         {"words": [timed("one", float("nan"), 1)]},
         {"words": [timed("one", -1, 1)]},
+        {"words": [timed("one", 0, 10**400)]},
+        {"segments": [{"text": "one", "words": [timed("one", 0, 1)]}, {"text": "two", "words": []}]},
         {"words": [timed("one", 0, float("inf"))]},
         {"words": [{"word": 1, "start": 0, "end": 1}]},
         {"words": [timed(" ", 0, 1)]},

@@ -251,7 +251,7 @@ def _segment(given: Any) -> TranscriptSegment | None:
         start, end, text = float(given["start"]), float(given["end"]), given["text"]
         if not (0 <= start <= end < 1e7) or not isinstance(text, str):
             return None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return TranscriptSegment(
         start=round(start, 3),
@@ -272,7 +272,7 @@ def _words(answer: Mapping[str, Any], length: float) -> list[TranscriptWord] | N
     if not given:  # not where OpenAI has them
         segments = answer.get("segments")
         parts = [_words_of(segment) for segment in segments] if isinstance(segments, list) else []
-        given = [word for part in parts for word in part]
+        given = None if None in parts else [word for part in parts if part for word in part]
     if not isinstance(given, list):
         return None
     words: list[TranscriptWord] = []
@@ -280,7 +280,7 @@ def _words(answer: Mapping[str, Any], length: float) -> list[TranscriptWord] | N
     for one in given:
         try:
             start, end, text = float(one["start"]), float(one["end"]), one["word"]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
         if not (0 <= start < 1e7 and 0 <= end < 1e7) or not isinstance(text, str):
             return None
@@ -292,11 +292,17 @@ def _words(answer: Mapping[str, Any], length: float) -> list[TranscriptWord] | N
     return words or None
 
 
-def _words_of(segment: Any) -> list[Any]:
-    """The words of a segment. Those of whisper.cpp's server are tokens: a word begins with a space."""
-    given = segment.get("words") if isinstance(segment, dict) else None
-    if not isinstance(given, list):
-        return []
+def _words_of(segment: Any) -> list[Any] | None:
+    """The words of a segment; None if it has a text without them.
+
+    Those of whisper.cpp's server are tokens: a word begins with a space.
+    """
+    if not isinstance(segment, dict):
+        return None
+    given, text = segment.get("words") or [], segment.get("text")
+    spoken = text.split() if isinstance(text, str) else []
+    if not isinstance(given, list) or (spoken and not given):
+        return None
     if not all(
         isinstance(one, dict) and "t_dtw" in one and isinstance(one.get("word"), str) for one in given
     ):
@@ -308,10 +314,8 @@ def _words_of(segment: Any) -> list[Any]:
         else:
             words.append(token)
     # A letter whose bytes are in two tokens is whole in the segment only.
-    text = segment.get("text")
-    whole = text.split() if isinstance(text, str) else []
-    if len(whole) == len(words):
-        words = [{**word, "word": one} for word, one in zip(words, whole, strict=True)]
+    if len(spoken) == len(words):
+        words = [{**word, "word": one} for word, one in zip(words, spoken, strict=True)]
     return words
 
 
