@@ -327,6 +327,52 @@ def test_a_transcription_with_a_real_engine(stage: Stage) -> None:
     ]
 
 
+def test_the_words_of_a_transcription(stage: Stage) -> None:
+    """Each word with its time, with the segments or alone, as the engine behind a miner heard them."""
+    asked: dict[str, Any] = {"model": WHISPER, "file": ("a.wav", recording(2.0)), "language": "de"}
+    with client(stage) as openai_client:
+        raw = openai_client.audio.transcriptions.with_raw_response.create(
+            **asked, response_format="verbose_json", timestamp_granularities=["word"]
+        )
+        both = openai_client.audio.transcriptions.create(
+            **asked, response_format="verbose_json", timestamp_granularities=["word", "segment"]
+        )
+        plain = openai_client.audio.transcriptions.create(**asked, response_format="verbose_json")
+    alone = raw.parse()
+    assert alone.words
+    assert alone.text.split() == [one.word for one in alone.words]
+    starts = [one.start for one in alone.words]
+    assert starts == sorted(starts)
+    assert 0 <= starts[0] <= alone.words[-1].end <= alone.duration == 2.0
+    assert (alone.words, plain.segments) == (both.words, both.segments)
+    assert (None, None) == (alone.segments, plain.words)
+    with Coordinator(stage.urls["main"], ALICE) as coordinator:
+        result = coordinator.job(raw.headers[JOB]).result().result
+    assert result["words"] == [one.model_dump() for one in alone.words]
+
+
+@pytest.mark.parametrize(
+    ("members", "error", "code"),
+    [
+        ({"response_format": "json"}, openai.BadRequestError, "invalid_value"),
+        ({"response_format": "srt"}, openai.BadRequestError, "invalid_value"),
+        ({"timestamp_granularities": ["letter"]}, openai.BadRequestError, "invalid_value"),
+        ({"timestamp_granularities": ["word"] * 3}, openai.BadRequestError, "invalid_value"),
+        ({}, openai.InternalServerError, "no_timestamps"),  # a miner that knows nothing of words
+    ],
+)
+def test_words_that_are_not_there(
+    stage: Stage, members: dict[str, Any], error: type[openai.APIStatusError], code: str
+) -> None:
+    """The error names the member, whoever has no words."""
+    asked: dict[str, Any] = {"response_format": "verbose_json", "timestamp_granularities": ["word"]}
+    asked |= members
+    with client(stage) as openai_client, pytest.raises(error) as refused:
+        openai_client.audio.transcriptions.create(model=EARS, file=("a.wav", recording(1.0)), **asked)
+    assert "timestamp_granularities" in str(refused.value.param)
+    assert code == refused.value.code
+
+
 def test_transcriptions(stage: Stage) -> None:
     """A recording is uploaded and heard; the text comes in each format that there is."""
     file = ("a.wav", recording(3.0))

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import psutil
 import pytest
 from openai import OpenAI
@@ -166,6 +167,24 @@ def test_a_transcript_of_three_hours(stage: Stage) -> None:
     assert heard.text.endswith("10799 words.")
     assert WHOLE_RESULT_TYPE == result_type(stage, raw.headers["X-Job-Id"])
     assert str(srt).endswith("10800\n02:59:59,000 --> 02:59:59,980\n10799 words.\n\n")
+
+
+def test_an_engine_without_words(stage: Stage) -> None:
+    """Words that no miner's engine times are refused, by the name of the member."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes(b"\1\0" * 8000)
+    with client(stage) as openai_client, pytest.raises(openai.BadRequestError) as refused:
+        openai_client.audio.transcriptions.create(
+            model=EARS.removeprefix("whisper-"),
+            file=("a.wav", file.getvalue()),
+            response_format="verbose_json",
+            timestamp_granularities=["word"],
+        )
+    assert ("timestamp_granularities", "unsupported") == (refused.value.param, refused.value.code)
 
 
 def test_a_thousand_documents(stage: Stage) -> None:

@@ -91,12 +91,13 @@ class StandIn:
 
 
 def _form(content_type: str, body: bytes) -> dict[str, Any]:
-    """The fields of a multipart form: files as bytes, others as text."""
+    """The fields of a multipart form: files as bytes, others as text, those that come again as lists."""
     boundary = b"--" + content_type.partition("boundary=")[2].encode()
     fields: dict[str, Any] = {}
     for part in body.split(boundary)[1:-1]:
         head, _, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         name = head.decode().partition('name="')[2].partition('"')[0]
         content = content.removesuffix(b"\r\n")
-        fields[name] = content if b"filename=" in head else content.decode()
+        value = content if b"filename=" in head else content.decode()
+        fields[name] = [fields[name], value] if name in fields else value
     return fields

@@ -36,8 +36,10 @@ class Listener:
     def listen(self, samples: np.ndarray, **params: Any) -> dict[str, Any]:
         """What OpenAI calls verbose JSON. All `params` are given each time: the model keeps the last."""
         with self._lock:
-            heard = self._model.transcribe(samples, extract_probability=True, **params)
-            language = whisper.whisper_lang_str(whisper.whisper_full_lang_id(vars(self._model)["_ctx"]))
+            heard = self._model.transcribe(samples, extract_probability=True, token_timestamps=True, **params)
+            context = vars(self._model)["_ctx"]
+            language = whisper.whisper_lang_str(whisper.whisper_full_lang_id(context))
+            words = [_words(context, number) for number in range(len(heard))]
         segments = [
             {
                 "id": number,
@@ -45,6 +47,7 @@ class Listener:
                 "end": segment.t1 / 100,
                 "text": f" {segment.text}",
                 "avg_logprob": math.log(segment.probability),
+                "words": words[number],
             }
             for number, segment in enumerate(heard)
         ]
@@ -54,6 +57,17 @@ class Listener:
             "text": "".join(f" {segment.text}" for segment in heard),
             "segments": segments,
         }
+
+
+def _words(context: Any, segment: int) -> list[dict[str, Any]]:
+    """The segment's tokens, which whisper.cpp's own server calls words."""
+    words = []
+    for place in range(whisper.whisper_full_n_tokens(context, segment)):
+        token = whisper.whisper_full_get_token_data(context, segment, place)
+        if token.id < whisper.whisper_token_eot(context):
+            word = whisper.whisper_full_get_token_text(context, segment, place)
+            words.append({"word": word, "start": token.t0 / 100, "end": token.t1 / 100, "t_dtw": token.t_dtw})
+    return words
 
 
 def make_app(path: Path) -> FastAPI:

@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
+from coordinator.miner.executors.base import (
+    ENGINE_UNAVAILABLE,
+    INVALID_PAYLOAD,
+    UNSUPPORTED,
+    ExecutorError,
+    Outcome,
+)
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.speech import SpeechExecutor, parse_transcript, recognise
-from coordinator.services.speech_recognition import SERVICE
+from coordinator.services.speech_recognition import SERVICE, Transcript
 from coordinator.services.speech_recognition.languages import LANGUAGES, language_code
 from tests.harness.stand_in import StandIn
 from tests.harness.whisper_engine import MODEL, WhisperEngine
@@ -96,6 +103,20 @@ async def test_whisper_hears_to_the_end(whisper: WhisperEngine, bench: Bench) ->
     starts = [segment["start"] for segment in result["segments"]]
     assert starts == sorted(starts)
     assert starts[-1] > 30
+
+
+async def test_whisper_times_each_word(whisper: WhisperEngine, bench: Bench) -> None:
+    """The words are those of the text, in order, each within the recording; nobody else gets them."""
+    sound = tone(20.0, silence=15.0)
+    plain = (await hear(whisper, bench, sound)).result
+    result = (await hear(whisper, bench, sound, word_timestamps=True)).result
+    words = result.pop("words")
+    assert plain == result
+    assert plain["text"].split() == [one["word"] for one in words]
+    times = [one["start"] for one in words]
+    assert times == sorted(times)
+    assert len(set(times)) > len(plain["segments"]) > 1
+    assert all(0 <= one["start"] <= one["end"] <= 35 for one in words)
 
 
 @pytest.fixture
@@ -264,6 +285,7 @@ async def test_what_can_not_be_done(
             0,
         ),
         ({"text": "x", "segments": [{"start": 0, "end": 1, "text": "a\0", "avg_logprob": 7.0}]}, "und", 1),
+        ({"text": "x", "segments": [{"start": 0, "end": 10**400, "text": "a"}]}, "und", 0),
     ],
 )
 def test_answers_of_all_kinds(given: Any, language: str, segments: int) -> None:
@@ -318,13 +340,131 @@ async def test_a_name_reaches_the_engine_as_a_code(engine: StandIn, bench: Bench
     assert "nl" == engine.received[-1][1]["language"]
 
 
+# --- words -------------------------------------------------------------------------------------------------
+def timed(word: str, start: float, end: float, **more: Any) -> dict[str, Any]:
+    return {"word": word, "start": start, "end": end, **more}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        # OpenAI's place.
+        ({"words": [timed("one", 0, 0.5), timed(" two.", 0.5, 1)]}, [("one", 0, 0.5), ("two.", 0.5, 1)]),
+        # In segments, as faster-whisper has them.
+        (
+            {"segments": [{"words": [timed(" one", 0, 0.5)]}, {"words": [timed(" two.", 0.5, 1)]}, {}]},
+            [("one", 0, 0.5), ("two.", 0.5, 1)],
+        ),
+        # The tokens of whisper.cpp's server: a letter of two tokens is whole in the segment.
+        (
+            {
+                "segments": [
+                    {
+                        "text": " naïve two.",
+                        "words": [
+                            timed(" na\ufffd", 0, 0.2, t_dtw=-1),
+                            timed("\ufffdve", 0.2, 0.5, t_dtw=-1),
+                            timed(" two", 0.5, 0.9, t_dtw=-1),
+                            timed(".", 0.9, 1, t_dtw=-1),
+                        ],
+                    }
+                ]
+            },
+            [("naïve", 0, 0.5), ("two.", 0.5, 1)],
+        ),
+        # Estimates are put in order, and into the recording.
+        (
+            {"words": [timed("a", 0.5, 0.2), timed("b", 0.4, 0.8), timed("c", 3, 9), timed(" \0", 3, 4)]},
+            [("a", 0.5, 0.5), ("b", 0.5, 0.8), ("c", 2.5, 2.5)],
+        ),
+    ],
+)
+def test_words_of_all_engines(answer: dict[str, Any], expected: list[tuple[str, float, float]]) -> None:
+    """Wherever an engine has them, and however it cuts them."""
+    found = parse_transcript({"text": "x", **answer}, "auto", 2.5, word_timestamps=True).words
+    assert found is not None
+    assert expected == [(one.word, one.start, one.end) for one in found]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"words": []},
+        {"words": "one two"},
+        {"words": [timed("one", 0, 1), "two"]},
+        {"words": [timed("one", 0, 1), {"word": "two", "start": 1}]},
+        {"words": [timed("one", float("nan"), 1)]},
+        {"words": [timed("one", -1, 1)]},
+        {"words": [timed("one", 0, 10**400)]},
+        {"segments": [{"text": "one", "words": [timed("one", 0, 1)]}, {"text": "two", "words": []}]},
+        {"words": [timed("one", 0, float("inf"))]},
+        {"words": [{"word": 1, "start": 0, "end": 1}]},
+        {"words": [timed(" ", 0, 1)]},
+        {"segments": [None, {"words": None}, {"words": "x"}, {"start": 0, "end": 1, "text": "x"}]},
+        {"segments": [{"words": [{"word": "x", "t_dtw": 1}]}]},
+        {"segments": [{"text": 7, "words": [{"word": 7, "t_dtw": 1, "start": 0, "end": 1}]}]},
+    ],
+)
+def test_words_without_times_are_refused(answer: dict[str, Any]) -> None:
+    """Half of the words, or times that are none, are no answer to somebody who asked for all."""
+    with pytest.raises(ExecutorError) as refused:
+        parse_transcript({"text": "x", **answer}, "auto", 2.5, word_timestamps=True)
+    assert (UNSUPPORTED, True) == (refused.value.code, refused.value.retryable)
+    assert "word_timestamps: the engine does not time words" == refused.value.detail
+    assert parse_transcript({"text": "x", **answer}, "auto", 2.5).words is None
+
+
+def test_silence_has_no_word() -> None:
+    """Where nothing is said, nothing is refused."""
+    assert [] == parse_transcript({"text": " "}, "auto", 2.5, word_timestamps=True).words
+
+
+async def test_words_are_asked_for(engine: StandIn, bench: Bench) -> None:
+    """An engine is asked for words and segments; one that refuses the question leaves the job to another."""
+    payload = {"audio_url": bench.blobs.add(tone(0.5)), "word_timestamps": True}
+    for task, path in (("transcribe", "audio/transcriptions"), ("translate", "audio/translations")):
+        answer = {"text": "Hello.", "words": [timed("Hello.", 0.1, 0.4)]}
+        engine.answers[path] = (200, answer)
+        outcome = await SpeechExecutor(engine.settings()).run(bench.work({**payload, "task": task}))
+        result = check_output("speech_recognition", outcome).result
+        assert [{"word": "Hello.", "start": 0.1, "end": 0.4}] == result["words"]
+        assert ["segment", "word"] == engine.received[-1][1]["timestamp_granularities[]"]
+        for reason, expected in (
+            ("timestamp_granularities is not supported", (UNSUPPORTED, True)),
+            ("too quiet", (INVALID_PAYLOAD, False)),
+        ):
+            engine.answers[path] = (400, {"error": {"message": reason}})
+            work = bench.work({**payload, "task": task})
+            assert expected == await failure(SpeechExecutor(engine.settings()), work)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([timed("a", 1, 2), timed("b", 0.5, 2)], "order"),
+        ([timed("a", 1, 0.5)], "order"),
+        ([timed("a", 1, 2.6)], "after the recording"),
+        ([timed("a", -1, 2)], "start"),
+    ],
+)
+def test_a_result_has_its_words_in_order(words: list[dict[str, Any]], problem: str) -> None:
+    """Readers of a result rely on it, whatever miner made it."""
+    result = {"text": "a b", "language": "de", "duration_seconds": 2.5, "segments": [], "words": words}
+    with pytest.raises(ValidationError, match=problem):
+        Transcript.model_validate(result)
+
+
 async def test_long_transcripts_are_files(engine: StandIn, bench: Bench) -> None:
     """A transcript that is too large for a message is a file with all of its segments."""
     segments = [{"start": n / 100, "end": n / 100 + 0.01, "text": f"word {n}"} for n in range(10_000)]
     engine.answers["audio/transcriptions"] = (200, {"text": "many words", "segments": segments})
+    words = [timed(f"word{n}", 0.1, 0.4) for n in range(10_000)]
+    engine.answers["audio/transcriptions"][1]["words"] = words
     outcome = await SpeechExecutor(engine.settings()).run(
-        bench.work({"audio_url": bench.blobs.add(tone(0.5))})
+        bench.work({"audio_url": bench.blobs.add(tone(0.5)), "word_timestamps": True})
     )
     result = check_output("speech_recognition", outcome).result
     whole = json.loads(bench.blobs.read(result["outputs"][0]))
     assert ([], "many words", 10_000) == (result["segments"], whole["text"], len(whole["segments"]))
+    assert ("words" in result, words) == (False, whole["words"])

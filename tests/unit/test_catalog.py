@@ -68,6 +68,7 @@ TYPED: dict[str, dict[str, tuple[Any, ...]]] = {
         "patience": (0, 2, 1),
         "condition_on_previous_text": (None, True),
         "fp16": (None, True),
+        "word_timestamps": (None, False),
     },
     "image_generation": {
         "prompt": (1, 1000, None),

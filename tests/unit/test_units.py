@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
 
 from coordinator.audit.entries import Found
 from coordinator.audit.units import Terms, owed
 from coordinator.domain.account import Account
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job.price import counted_bill, most
+from coordinator.domain.job.price import bill, counted_bill, most
 from coordinator.domain.job.terms import terms_of
 from coordinator.domain.matching.needs import Capabilities, UnitPrice, profile_of, unmet, wanted
 from coordinator.domain.matching.units import MOST_UNITS, NANO, WHOLE, ShownBy, nanos, shown_units, text_of
@@ -129,6 +133,27 @@ def test_terms_add_up_and_blobs_are_weighed() -> None:
             ShownBy.model_validate(fields)
     with pytest.raises(ValueError, match="unit of time"):
         counted("minute", shown=[{"member": "seconds"}])
+
+
+# --- the most that it costs --------------------------------------------------------------------------------
+amounts = st.one_of(
+    st.integers(0, 10**24), st.integers(0, 1000), st.sampled_from([1, NANO - 1, NANO, NANO + 1])
+)
+
+
+@for_all(amounts, amounts)
+def test_the_most_is_rounded_up(price: int, units: int) -> None:
+    """The least number of 10⁻⁶ that is not below the exact product: a hold is never smaller than its bill."""
+    exact = Fraction(price, NANO) * Fraction(units, NANO) * 10**6
+    assert math.ceil(exact) == most(text_of(price), text_of(units))
+
+
+@for_all(st.integers(0, 10**12), st.integers(0, 10**15), st.integers(0, 10**9))
+def test_time_costs_no_more_than_the_most(millis: int, price: int, limit: int) -> None:
+    """A bill for seconds is rounded half up, and yet within the hold."""
+    seconds = f"{limit // 1000}.{limit % 1000:03d}"
+    paid = bill(millis, text_of(price), seconds).price
+    assert int(Decimal(paid) * 10**6) <= most(text_of(price), seconds)
 
 
 # --- the bill ----------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ PIECE_BYTES: Final = 4_000_000
 SIGNED_PIECE: Final = 500
 UNDER_WAY: Final = 8
 """Pieces that may be under way: they bound the memory."""
-STATE_FORMAT: Final = "coordinator audit 3"
+STATE_FORMAT: Final = "coordinator audit 4"
 
 
 class BadAuditState(Exception):

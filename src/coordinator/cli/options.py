@@ -13,7 +13,8 @@ from uuid import UUID
 import typer
 
 from coordinator.cli.errors import CommandError, Exit, usage
-from coordinator.wire.amounts import micros_of
+from coordinator.runtime import terminal
+from coordinator.wire.amounts import micros_of, units
 
 if TYPE_CHECKING:
     from coordinator.client import AsyncCoordinator
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8011"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 TRIES = 3  # of a request: few, as a person waits for the answer
+MONEY = frozenset({"amount", "total", "confirmed", "refused"})
+"""Members of answers about money, in 10⁻⁶ of the unit."""
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -91,6 +94,23 @@ def talk(url: str | None, key: str | None, role: str, work: Callable[[AsyncCoord
             "Start `coordinator dev` again, or delete that file to use another coordinator.",
             Exit.UNREACHABLE,
         ) from None
+
+
+def change(
+    url: str | None,
+    key: str | None,
+    role: str,
+    work: Callable[[AsyncCoordinator], Awaitable[dict[str, Any]]],
+    *,
+    as_json: bool,
+) -> None:
+    """Do `work` as `talk` does, and show its answer about money."""
+    answer = talk(url, key, role, work)
+    if as_json:
+        terminal.document(answer)
+        return
+    shown = {name: value for name, value in answer.items() if name != "status"}
+    terminal.fields({name: units(value) if name in MONEY else value for name, value in shown.items()})
 
 
 def seconds_of(text: str, option: str) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
 
 from coordinator.application.money.settlements import SETTLEMENTS
-from coordinator.application.ports import Clock, Database, SinkHistory, Tables
+from coordinator.application.ports import Clock, Database, Row, SinkHistory, Tables
 from coordinator.crypto.settlement import payments_root
 from coordinator.domain.account import MAX_SETTLED
 from coordinator.domain.settlement import MAX_PAYOUTS, BatchPlan, Settlement, SinkTerms
@@ -15,6 +18,10 @@ MAX_RECEIPTS = 100_000
 """Payments that one batch covers at most; later ones are of the next batch."""
 HASH = 32
 """Bytes of a leaf's hash."""
+PAGE_PAYEES = 500
+"""Rows of one read. A read of few payees must not take all of them into memory."""
+KNOWN_ADDRESSES = 10_000
+"""Addresses whose faults are remembered: the sum is read every few seconds, and a checksum takes a while."""
 
 
 class Payable(NamedTuple):
@@ -38,6 +45,7 @@ class BatchPlans:
         self._database = database
         self._clock = clock
         self._sink = sink
+        self._fault_of = lru_cache(KNOWN_ADDRESSES)(sink.fault_of)
 
     async def plan(self) -> BatchPlan:
         """What the next batch would cover."""
@@ -62,7 +70,7 @@ class BatchPlans:
             settled = tables.query(
                 "settlements_leaves", after=last.until, until=reached, count=MAX_RECEIPTS // MAX_SETTLED + 1
             )
-            rows = tables.query("settlements_payable", **self._terms(), count=MAX_PAYOUTS)
+            parties = tuple(row["party"] for row in islice(self._payees(tables), MAX_PAYOUTS))
         if len(settled) > MAX_RECEIPTS // MAX_SETTLED:
             settled.pop()
             reached = settled[-1]["position"]
@@ -74,13 +82,15 @@ class BatchPlans:
             until=reached,
             receipts=len(hashes),
             receipts_root=payments_root(hashes),
-            parties=tuple(row["party"] for row in rows),
+            parties=parties,
         )
 
     def _payable(self) -> Payable:
         with self._database.transaction() as tables:
-            [row] = tables.query("settlements_payable_total", **self._terms())
-        return Payable(row["parties"], row["total"])
+            amounts = [row["amount"] for row in self._payees(tables)]
+        return Payable(
+            len(amounts), sum(amount // self._sink.quantum * self._sink.quantum for amount in amounts)
+        )
 
     def _last(self) -> LastBatch:
         with self._database.transaction() as tables:
@@ -96,13 +106,30 @@ class BatchPlans:
             [nonce] = tables.query("settlements_nonce", sink=batch.closed.sink)
         return SinkHistory({row["address"]: row["paid"] for row in paid}, nonce["nonce"])
 
-    def _terms(self) -> dict[str, Any]:
-        return {
-            "now": self._clock.now(),
-            "minimum": max(1, self._sink.minimum),
-            "needs_address": int(self._sink.needs_address),
-            "sink": self._sink.name,
-        }
+    def _payees(self, tables: Tables) -> Iterator[Row]:
+        """The parties that the sink can pay now, those that wait longest first."""
+        sink = self._sink
+        # An amount below it has no whole quantum, or falls below the sink's minimum without its rest.
+        minimum = -(-max(1, sink.minimum) // sink.quantum) * sink.quantum
+        now, since, party = self._clock.now(), -1, ""
+        while True:
+            rows = tables.query(
+                "settlements_payable",
+                now=now,
+                minimum=minimum,
+                needs_address=int(sink.needs_address),
+                sink=sink.name,
+                since=since,
+                party=party,
+                count=PAGE_PAYEES,
+            )
+            # Addresses that were valid under other settings, say: they must not take the places of others.
+            yield from (
+                row for row in rows if not sink.needs_address or self._fault_of(row["address"]) is None
+            )
+            if len(rows) < PAGE_PAYEES:
+                return
+            since, party = rows[-1]["since"], rows[-1]["party"]
 
 
 def _last_of(tables: Tables) -> LastBatch:

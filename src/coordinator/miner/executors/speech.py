@@ -6,10 +6,11 @@ ffmpeg decodes the recording here, within its limits: engines get plain sound, n
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 import wave
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from coordinator.services.speech_recognition import (
     SpeechPayload,
     Transcript,
     TranscriptSegment,
+    TranscriptWord,
 )
 from coordinator.services.speech_recognition.languages import language_code
 
@@ -52,6 +54,8 @@ UNHEARD_SECONDS: Final = 1.0
 UNHEARD_PART: Final = 0.02
 """An engine that says a length shorter by more than both has not heard all."""
 MAX_SEGMENTS: Final = 50_000
+GRANULARITIES: Final = "timestamp_granularities[]"
+"""OpenAI's field of the form."""
 UNDETERMINED: Final = "und"
 
 
@@ -96,8 +100,9 @@ class SpeechExecutor(EngineExecutor):
         """The result is a Transcript, with segments if the engine gives them.
 
         Raises ExecutorError: INVALID_PAYLOAD (also for a file that is cut, damaged or without sound, and for
-        too long a sound), UNSUPPORTED, ENGINE_UNAVAILABLE, EXECUTOR_FAILED (also if the engine heard less
-        than there is), and the errors of downloads.
+        too long a sound), UNSUPPORTED (also if the engine does not time words that are to be timed),
+        ENGINE_UNAVAILABLE, EXECUTOR_FAILED (also if the engine heard less than there is), and the errors of
+        downloads.
         """
         payload = payload_of(SERVICE, work)
         started = time.monotonic()
@@ -116,7 +121,9 @@ class SpeechExecutor(EngineExecutor):
         work.progress(0.1, "listening")
         answer = await self._transcribe(payload, model, sound)
         check_heard(answer, seconds)
-        result = parse_transcript(answer, payload.language, seconds, warnings)
+        result = parse_transcript(
+            answer, payload.language, seconds, warnings, word_timestamps=payload.word_timestamps
+        )
         work.emit(result.text)
         metrics: dict[str, int | str] = {
             "wall_ms": round((time.monotonic() - started) * 1000),
@@ -160,16 +167,24 @@ class SpeechExecutor(EngineExecutor):
             form["prompt"] = payload.initial_prompt
         if payload.language != "auto":
             form["language"] = language_code(payload.language) or payload.language
-        if not translates:
-            form["timestamp_granularities[]"] = "segment"
+        if payload.word_timestamps:
+            form[GRANULARITIES] = ["segment", "word"]
+        elif not translates:
+            form[GRANULARITIES] = "segment"
         # Not OpenAI's fields. Some engines use them; others skip unknown form fields.
         form |= {"best_of": str(payload.best_of), "beam_size": str(payload.beam_size)}
         with await asyncio.to_thread(sound.open, "rb") as file:
-            return await self._engine.post(
-                "audio/translations" if translates else "audio/transcriptions",
-                data=form,
-                files={"file": ("sound.wav", file, "audio/wav")},
-            )
+            try:
+                return await self._engine.post(
+                    "audio/translations" if translates else "audio/transcriptions",
+                    data=form,
+                    files={"file": ("sound.wav", file, "audio/wav")},
+                )
+            except ExecutorError as error:
+                refused = error.code == INVALID_PAYLOAD and "timestamp" in error.detail.lower()
+                if payload.word_timestamps and refused:
+                    raise _untimed(error.detail) from None
+                raise
 
 
 def check_heard(answer: Any, seconds: float) -> None:
@@ -189,12 +204,17 @@ def check_heard(answer: Any, seconds: float) -> None:
 
 
 def parse_transcript(
-    answer: Any, asked: str, seconds: float | None = None, warnings: Sequence[str] = ()
+    answer: Any,
+    asked: str,
+    seconds: float | None = None,
+    warnings: Sequence[str] = (),
+    *,
+    word_timestamps: bool = False,
 ) -> Transcript:
-    """The transcript in an engine's answer, of so long a recording. Raises ExecutorError if it has no text.
+    """The transcript in an engine's answer, of so long a recording.
 
-    If not all segments have their times, one segment over the whole length has the text: so no subtitle is
-    lost.
+    Raises ExecutorError if it has no text, or no times of words where they are asked for. If not all segments
+    have their times, one segment over the whole length has the text: so no subtitle is lost.
     """
     text = answer.get("text") if isinstance(answer, dict) else None
     if not isinstance(text, str):
@@ -211,11 +231,17 @@ def parse_transcript(
     timed = len(segments) == len(found_segments) and any(segment.text for segment in segments)
     if text and not timed and length is not None:
         segments = [TranscriptSegment(start=0.0, end=length, text=text)]
+    words = None
+    if word_timestamps:
+        words = _words(answer, math.inf if length is None else length) if text else []
+        if words is None:
+            raise _untimed("the engine does not time words")
     return Transcript(
         text=text,
         language=language,
         duration_seconds=length,
         segments=segments,
+        words=words,
         warnings=list(warnings) or None,
     )
 
@@ -225,7 +251,7 @@ def _segment(given: Any) -> TranscriptSegment | None:
         start, end, text = float(given["start"]), float(given["end"]), given["text"]
         if not (0 <= start <= end < 1e7) or not isinstance(text, str):
             return None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return TranscriptSegment(
         start=round(start, 3),
@@ -234,6 +260,63 @@ def _segment(given: Any) -> TranscriptSegment | None:
         average_log_probability=_within(given.get("avg_logprob"), -1e6, 0),
         no_speech_probability=_within(given.get("no_speech_prob"), 0, 1),
     )
+
+
+def _untimed(detail: str) -> ExecutorError:
+    return ExecutorError(UNSUPPORTED, f"word_timestamps: {detail}", retryable=True)
+
+
+def _words(answer: Mapping[str, Any], length: float) -> list[TranscriptWord] | None:
+    """The words in order and within the length; None if the engine does not time all of them."""
+    given = answer.get("words")
+    if not given:  # not where OpenAI has them
+        segments = answer.get("segments")
+        parts = [_words_of(segment) for segment in segments] if isinstance(segments, list) else []
+        given = None if None in parts else [word for part in parts if part for word in part]
+    if not isinstance(given, list):
+        return None
+    words: list[TranscriptWord] = []
+    last = 0.0
+    for one in given:
+        try:
+            start, end, text = float(one["start"]), float(one["end"]), one["word"]
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        if not (0 <= start < 1e7 and 0 <= end < 1e7) or not isinstance(text, str):
+            return None
+        # Engines estimate: a word may begin before the last one, or end before it begins, or after the sound.
+        start = min(max(round(start, 3), last), length)
+        end, last = min(max(round(end, 3), start), length), start
+        if text := _clean(text).strip():
+            words.append(TranscriptWord(word=text, start=start, end=end))
+    return words or None
+
+
+def _words_of(segment: Any) -> list[Any] | None:
+    """The words of a segment; None if it has a text without them.
+
+    Those of whisper.cpp's server are tokens: a word begins with a space.
+    """
+    if not isinstance(segment, dict):
+        return None
+    given, text = segment.get("words") or [], segment.get("text")
+    spoken = text.split() if isinstance(text, str) else []
+    if not isinstance(given, list) or (spoken and not given):
+        return None
+    if not all(
+        isinstance(one, dict) and "t_dtw" in one and isinstance(one.get("word"), str) for one in given
+    ):
+        return given
+    words: list[dict[str, Any]] = []
+    for token in given:
+        if words and not token["word"].startswith(" "):
+            words[-1] = {**words[-1], "word": words[-1]["word"] + token["word"], "end": token.get("end")}
+        else:
+            words.append(token)
+    # A letter whose bytes are in two tokens is whole in the segment only.
+    if len(spoken) == len(words):
+        words = [{**word, "word": one} for word, one in zip(words, spoken, strict=True)]
+    return words
 
 
 def _within(value: Any, least: float, most: float) -> float | None:

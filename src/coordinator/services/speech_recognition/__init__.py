@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema, model_validator
 
 from coordinator.domain.matching.needs import Constraints
 from coordinator.services.base import (
@@ -75,6 +76,8 @@ class SpeechSettings(Payload):
     """Keeps style and spelling consistent across windows of half a minute."""
     fp16: bool = True
     """Half precision: faster, and as good on GPUs."""
+    word_timestamps: bool = False
+    """Also the time of each word. An engine that does not time words refuses the job."""
 
     def needs(self) -> Constraints:
         known = VRAM_GB.get(self.model.lower())
@@ -107,8 +110,16 @@ class TranscriptSegment(ResultPart):
     no_speech_probability: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
+class TranscriptWord(ResultPart):
+    word: str
+    start: Seconds
+    """Seconds from the beginning."""
+    end: Seconds
+    """Seconds from the beginning."""
+
+
 class Transcript(LargeResult):
-    LARGE: ClassVar = {"text": "", "segments": []}
+    LARGE: ClassVar = {"text": "", "segments": [], "words": None}
 
     text: str
     language: Annotated[str, Field(pattern="^[a-z]{2,3}$")]
@@ -117,10 +128,22 @@ class Transcript(LargeResult):
     """The length of the recording."""
     segments: list[TranscriptSegment]
     """Where each part of the text is. An engine without times gives one segment over the whole length."""
+    words: list[TranscriptWord] | None = None
+    """Where each word is, in order and within the recording; only with word_timestamps."""
     outputs: Annotated[list[OutputFile], Field(min_length=1, max_length=1)] | None = None
-    """The whole result as a JSON file, if it is too large for a message; text and segments are empty then."""
+    """The whole result as a JSON file, if it is too large for a message; text, segments and words are empty
+    or absent then."""
     warnings: Warnings | None = None
     """About the source: small faults, and lengths that its format can't prove."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        words, length = self.words or [], self.duration_seconds
+        if any(word.start > word.end for word in words) or any(a.start > b.start for a, b in pairwise(words)):
+            raise ValueError("words: not in the order of their times")
+        if length is not None and any(word.end > length for word in words):
+            raise ValueError("words: one ends after the recording")
+        return self
 
 
 SERVICE: Final = KnownService("speech_recognition", TypeAdapter(SpeechPayload), Transcript)

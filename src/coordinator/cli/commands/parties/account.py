@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.cli.options import Json, Key, Url, job_id, micros, talk
+from coordinator.cli.options import Json, Key, Url, change, job_id, micros, talk
 from coordinator.runtime import terminal
 from coordinator.wire.amounts import units
 
@@ -144,12 +143,12 @@ def deposit(
 ) -> None:
     """Credit money that came from the outside; for admins."""
     millionths = micros(amount)
-    _change(
-        lambda client: client.accounts.deposit(party, millionths, business_id, reason),
-        "admin",
+    change(
         url,
         api_key,
-        as_json,
+        "admin",
+        lambda client: client.accounts.deposit(party, millionths, business_id, reason),
+        as_json=as_json,
     )
 
 
@@ -165,12 +164,12 @@ def withdraw(
 ) -> None:
     """Debit money that leaves to the outside, from what is available; for admins."""
     millionths = micros(amount)
-    _change(
-        lambda client: client.accounts.withdraw(party, millionths, business_id, reason),
-        "admin",
+    change(
         url,
         api_key,
-        as_json,
+        "admin",
+        lambda client: client.accounts.withdraw(party, millionths, business_id, reason),
+        as_json=as_json,
     )
 
 
@@ -179,7 +178,7 @@ def dispute(
     job: Job, reason: Reason = "", url: Url = None, api_key: Key = None, as_json: Json = False
 ) -> None:
     """Freeze the miner's credit for one of your jobs, while it is pending."""
-    _change(lambda client: client.accounts.dispute(job, reason), "client", url, api_key, as_json)
+    change(url, api_key, "client", lambda client: client.accounts.dispute(job, reason), as_json=as_json)
 
 
 @app.command()
@@ -187,7 +186,7 @@ def refund(
     job: Job, reason: Reason = "", url: Url = None, api_key: Key = None, as_json: Json = False
 ) -> None:
     """Give the client of a job its money back; for admins."""
-    _change(lambda client: client.accounts.refund(job, reason), "admin", url, api_key, as_json)
+    change(url, api_key, "admin", lambda client: client.accounts.refund(job, reason), as_json=as_json)
 
 
 @app.command()
@@ -195,24 +194,7 @@ def dismiss(
     job: Job, reason: Reason = "", url: Url = None, api_key: Key = None, as_json: Json = False
 ) -> None:
     """End a dispute: the miner keeps its credit; for admins."""
-    _change(lambda client: client.accounts.dismiss(job, reason), "admin", url, api_key, as_json)
-
-
-def _change(
-    work: Callable[[AsyncCoordinator], Awaitable[dict[str, Any]]],
-    role: str,
-    url: str | None,
-    api_key: str | None,
-    as_json: bool,
-) -> None:
-    answer = talk(url, api_key, role, work)
-    if as_json:
-        terminal.document(answer)
-        return
-    shown = {name: value for name, value in answer.items() if name != "status"}
-    if "amount" in shown:
-        shown["amount"] = units(shown["amount"])
-    terminal.fields(shown)
+    change(url, api_key, "admin", lambda client: client.accounts.dismiss(job, reason), as_json=as_json)
 
 
 def _bar(part: int, whole: int) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coordinator.cli.errors import CommandError, usage
-from coordinator.cli.options import Json, Key, Url, talk
+from coordinator.cli.options import Json, Key, Url, change, talk
 from coordinator.cli.settings import settings_with
 from coordinator.runtime import terminal
 from coordinator.wire.amounts import units
@@ -84,7 +83,7 @@ def close(
     as_json: Json = False,
 ) -> None:
     """Close a batch now: earned and available money is on its way; for admins."""
-    _change(lambda client: client.settlements.close(number), "admin", url, api_key, as_json)
+    change(url, api_key, "admin", lambda client: client.settlements.close(number), as_json=as_json)
 
 
 @app.command()
@@ -92,7 +91,7 @@ def confirm(
     number: Number, part: PartNumber, url: Url = None, api_key: Key = None, as_json: Json = False
 ) -> None:
     """Say that a part of a batch was paid, where the sink can't tell; for admins."""
-    _change(lambda client: client.settlements.confirm(number, part), "admin", url, api_key, as_json)
+    change(url, api_key, "admin", lambda client: client.settlements.confirm(number, part), as_json=as_json)
 
 
 @app.command()
@@ -105,7 +104,9 @@ def refuse(
     as_json: Json = False,
 ) -> None:
     """Say that a part was not paid and never will be: its money returns; for admins."""
-    _change(lambda client: client.settlements.refuse(number, part, reason), "admin", url, api_key, as_json)
+    change(
+        url, api_key, "admin", lambda client: client.settlements.refuse(number, part, reason), as_json=as_json
+    )
 
 
 @app.command()
@@ -127,7 +128,7 @@ def address(
             return await client.settlements.address()
         return await client.settlements.set_address(new)
 
-    _change(work, "miner", url, api_key, as_json)
+    change(url, api_key, "miner", work, as_json=as_json)
 
 
 @app.command()
@@ -185,20 +186,4 @@ def _tell(tx_hash: str) -> None:
 @app.command()
 def secret(url: Url = None, api_key: Key = None, as_json: Json = False) -> None:
     """Show what the receiver of the sink `webhook` verifies messages with; for admins."""
-    _change(lambda client: client.settlements.secret(), "admin", url, api_key, as_json)
-
-
-def _change(
-    work: Callable[[AsyncCoordinator], Awaitable[dict[str, Any]]],
-    role: str,
-    url: str | None,
-    api_key: str | None,
-    as_json: bool,
-) -> None:
-    answer = talk(url, api_key, role, work)
-    if as_json:
-        terminal.document(answer)
-        return
-    money = ("total", "confirmed", "refused")
-    shown = {name: value for name, value in answer.items() if name != "status"}
-    terminal.fields({name: units(value) if name in money else value for name, value in shown.items()})
+    change(url, api_key, "admin", lambda client: client.settlements.secret(), as_json=as_json)

@@ -75,6 +75,7 @@ def audit(
     from coordinator.audit.entries import BadSource
     from coordinator.audit.run import AuditOptions, BadAuditState
     from coordinator.audit.run import audit as run
+    from coordinator.crypto.evm.keccak import NoKeccak
 
     if url is not None and file is not None:
         raise usage("give --url or --file, not both")
@@ -87,7 +88,7 @@ def audit(
         with _open(data_dir, url, file, api_key) as source, terminal.progress(quiet=as_json) as bars:
             moved = terminal.bar(bars, "auditing", unit="" if file else "events")
             report = run(source, options, moved)
-    except BadAuditState as error:
+    except (BadAuditState, NoKeccak) as error:
         raise usage(str(error)) from None
     except BadSource as error:
         hint = "Check the address, the key (an admin's) or the file; `coordinator log export` makes one."

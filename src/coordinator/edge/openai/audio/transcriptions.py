@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from fastapi import APIRouter
@@ -27,6 +27,13 @@ WHISPER_1: Final = (
     *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "medium", "small", "base", "tiny"),
 )
 """The models behind OpenAI's name `whisper-1`: the best of these that a live miner offers."""
+
+NAMES: Final = {
+    "audio_url": "file",
+    "initial_prompt": "prompt",
+    "word_timestamps": "timestamp_granularities",
+}
+"""The request's names of the payload's members."""
 
 router = APIRouter(prefix="/audio", tags=[TAG])
 
@@ -64,6 +71,11 @@ class TranslationRequest(OpenAIRequest):
             "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": cls.schema_of(nulls=False)}}}
         }
 
+    @property
+    def granularities(self) -> Collection[str]:
+        """The parts that have their times."""
+        return ("segment",)
+
     def job_payload(self, model: str, task: str) -> dict[str, Any]:
         """The job's payload."""
         sent: dict[str, Any] = {
@@ -91,18 +103,27 @@ class TranscriptionRequest(TranslationRequest):
     ONLY: ClassVar = {
         "chunking_strategy": ("auto",),
         "include": ([],),
-        "timestamp_granularities": (["segment"],),
     }
 
     HERE: ClassVar = frozenset({"model", "response_format", "language"})
 
     language: Annotated[str, AfterValidator(_code)] | None = None
     """A code such as `de`, or an English name; regions, as in `pt-BR`, are left out."""
+    timestamp_granularities: list[Literal["segment", "word"]] = Field(["segment"], min_length=1, max_length=2)
+    """The parts of the text that `verbose_json` has with their times; `word` is for that format only."""
+
+    @property
+    def granularities(self) -> Collection[str]:
+        return self.timestamp_granularities
 
     def job_payload(self, model: str, task: str) -> dict[str, Any]:
         """The job's payload."""
         sent = super().job_payload(model, task)
-        return sent if self.language is None else {**sent, "language": self.language}
+        if self.language is not None:
+            sent["language"] = self.language
+        if "word" in self.granularities:
+            sent["word_timestamps"] = True
+        return sent
 
 
 class Transcription(BaseModel):
@@ -126,14 +147,26 @@ class SpokenSegment(BaseModel):
     tokens: list[int] = []
 
 
+class SpokenWord(BaseModel):
+    """A word of the recording, in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
 class VerboseTranscription(BaseModel):
-    """The text with its segments. `language` is a code such as `de`; `duration` is in seconds."""
+    """The text with its segments, its words, or both, as they are asked for.
+
+    `language` is a code such as `de`; `duration` is in seconds.
+    """
 
     task: Literal["transcribe", "translate"]
     language: str
     duration: float
     text: str
-    segments: list[SpokenSegment]
+    segments: list[SpokenSegment] | None = None
+    words: list[SpokenWord] | None = None
 
 
 @router.post(
@@ -173,14 +206,18 @@ async def _answer_speech(
 ) -> Response:
     if not asked.file.startswith("blob:"):
         raise bad_request("file", "file: send the recording itself")
+    if "word" in asked.granularities and asked.response_format != "verbose_json":
+        detail = "timestamp_granularities: words come with response_format verbose_json"
+        raise bad_request("timestamp_granularities", detail)
     model = await _model(runner, asked.model)
-    runner.know(type(asked).model_fields, {"audio_url": "file", "initial_prompt": "prompt"})
+    runner.know(type(asked).model_fields, NAMES)
     done = await runner.run(SERVICE, model, asked.job_payload(model, task))
     match asked.response_format:
         case "json":
             return answer(Transcription(text=done.result["text"]), done.job_id)
         case "verbose_json":
-            return answer(_verbose(done, asked, task), done.job_id)
+            verbose = _verbose(done, asked, task)
+            return answer(verbose.model_dump(exclude_none=True), done.job_id)
         case "text":
             text = done.result["text"] + "\n"
         case "srt":
@@ -209,13 +246,19 @@ def subtitles_of(done: Done) -> list[Subtitle]:
         return [Subtitle(s["start"], s["end"], s["text"].strip()) for s in segments]
     length = done.result.get("duration_seconds", 0.0)
     if not length:
-        raise Problem(
-            Code.INTERNAL,
-            "the miner gave no times: ask for response_format json or text",
-            headers=NO_RETRY,
-            members={"param": "response_format", "openai_code": "no_timestamps"},
-        )
+        raise _no_times("response_format", "the miner gave no times: ask for response_format json or text")
     return [Subtitle(0.0, length, text)]
+
+
+def _words_of(done: Done) -> list[SpokenWord]:
+    if "words" not in done.result:  # a miner of an older version
+        raise _no_times("timestamp_granularities", "the miner gave no times of words: leave out word")
+    return [SpokenWord(**word) for word in done.result["words"]]
+
+
+def _no_times(param: str, detail: str) -> Problem:
+    members = {"param": param, "openai_code": "no_timestamps"}
+    return Problem(Code.INTERNAL, detail, headers=NO_RETRY, members=members)
 
 
 def _verbose(
@@ -238,5 +281,6 @@ def _verbose(
         language=done.result["language"],
         duration=done.result.get("duration_seconds", segments[-1].end if segments else 0.0),
         text=done.result["text"],
-        segments=segments,
+        segments=segments if "segment" in asked.granularities else None,
+        words=_words_of(done) if "word" in asked.granularities else None,
     )

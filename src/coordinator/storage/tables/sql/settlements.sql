@@ -1,9 +1,9 @@
 -- Settlement batches: the plan of the next one, its sending, and the reads of the HTTP edge.
 
--- name: settlements_payable[_total]
--- The parties whose earned and available money reaches the minimum, those that wait longest first; or its sum.
+-- name: settlements_payable
+-- A page of the parties whose earned and available money reaches the minimum, those that wait longest first.
 WITH found AS (
-  SELECT payees.party, payees.since, payees.earned - accounts.disputed AS earned,
+  SELECT payees.party, payees.since, payees.address, payees.earned - accounts.disputed AS earned,
     accounts.balance - accounts.held - accounts.disputed AS available,
     (SELECT COALESCE(CAST(SUM(entries.amount) AS bigint), 0) FROM entries
      WHERE entries.party = payees.party AND entries.available_at > :now)
@@ -11,15 +11,14 @@ WITH found AS (
        WHERE contested.miner = payees.party AND contested.available_at > :now AND contested.frozen = 1) AS pending
   FROM settlement_payees AS payees JOIN accounts ON accounts.party = payees.party
   WHERE payees.earned >= :minimum
+    AND (payees.since, payees.party) > (:since, :party)
     AND (:needs_address = 0 OR (payees.sink = :sink AND payees.address <> ''))
 ), payable AS (
-  SELECT party, since, CASE WHEN earned < available THEN earned ELSE available END - pending AS amount
+  SELECT party, since, address, CASE WHEN earned < available THEN earned ELSE available END - pending AS amount
   FROM found
 )
-SELECT party -- [no _total]
-SELECT COUNT(*) AS parties, COALESCE(CAST(SUM(amount) AS bigint), 0) AS total -- [_total]
-FROM payable WHERE amount >= :minimum
-ORDER BY since, party LIMIT :count -- [no _total]
+SELECT party, since, address, amount FROM payable WHERE amount >= :minimum
+ORDER BY since, party LIMIT :count
 
 -- name: settlements_last
 -- The last batch.
