@@ -347,6 +347,7 @@ def _job(number: int, now: int) -> dict[str, Any]:
         "requested_at": now,
         "expires_at": now,
         "payload_digest": "a" * 64,
+        "hold": 1000,
         "position": number + 1,
         **dict.fromkeys(("error_code", "error_message", "miner_id", "price", "result_digest", "units")),
         **dict.fromkeys(("started_at", "finished_at"), now),

@@ -19,11 +19,16 @@ SELECT accounts.*,
 FROM accounts WHERE party > :after ORDER BY party LIMIT :page_size
 
 -- name: accounts_entries
--- A page of an account's lines, newest first, with their services, and what became of the payments.
+-- A page of an account's lines, newest first, with their services, and what became of the payments. An entry has a line
+-- at least, so that no more entries than lines are looked at.
 SELECT lines.*, jobs.service, contested.status AS contested
 FROM account_lines AS lines LEFT JOIN jobs ON jobs.job_id = lines.job_id
 LEFT JOIN contested_payments AS contested ON contested.job_id = lines.job_id
 WHERE lines.party = :party AND posted_position <= :before AND (posted_position < :before OR place < :place)
+  AND posted_position >= (
+    SELECT COALESCE(MIN(posted_position), 0) FROM (
+      SELECT posted_position FROM entries WHERE party = :party AND posted_position <= :before
+      ORDER BY posted_position DESC LIMIT :page_size + 1) AS newest)
 ORDER BY posted_position DESC, place DESC LIMIT :page_size
 
 -- name: accounts_lines
