@@ -47,7 +47,7 @@ class HttpPlan:
     miners: int
     """That poll."""
     poll_seconds: float
-    """The length of a poll without work. Idle polls are measured for so long: each ends once, and begins again."""
+    """The length of a poll without work. Idle polls are measured for so long: each ends and begins once."""
     seconds: float
     """Of polls with POLL_RATE jobs a second."""
 
