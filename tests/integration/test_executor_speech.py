@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
+from coordinator.miner.executors.base import Outcome
+from coordinator.miner.executors.errors import ENGINE_UNAVAILABLE, INVALID_PAYLOAD, UNSUPPORTED
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.speech import SpeechExecutor, parse_transcript, recognise
 from coordinator.services.speech_recognition import SERVICE
