@@ -4,11 +4,11 @@ Where they come from, in this order: TEST_AMQP_URL, TEST_DATABASE_URL and TEST_R
 programs; Docker.
 Where there is none of these the test fails and says what to install; it is never skipped.
 
-Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database" asks
-for `amqp_url` or `database_url` and gets an empty one. A test that kills, pauses or restarts a server asks
-for `breakable_rabbitmq` or `breakable_postgres` (a second one of each, running when the test begins), or
-makes its own with `private_rabbitmq` or `private_postgres`. A node boots in 5 to 10 s, of which a processor
-works 4; Postgres in 1 s.
+Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database"
+asks for `amqp_url` or `database_url` and gets an empty one, the database with our tables. A test that
+kills, pauses or restarts a server asks for `breakable_rabbitmq` or `breakable_postgres` (a second one of
+each, running when the test begins), or makes its own with `private_rabbitmq` or `private_postgres`. A node
+boots in 5 to 10 s, of which a processor works 4; Postgres in 1 s.
 
 `make test` runs the tests on several workers (pytest-xdist). They share the servers that no test breaks:
 these belong to the process that started the workers. The others are each worker's own. Every server ends with
