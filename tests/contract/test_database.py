@@ -96,6 +96,12 @@ AnyDatabase = SqliteDatabase | PostgresDatabase
 
 
 @pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    """As the operator has made it: without our tables."""
+    return empty_database_url
+
+
+@pytest.fixture
 def sql(tmp_path: Path) -> Path:
     directory = tmp_path / "sql"
     directory.mkdir()
