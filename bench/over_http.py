@@ -46,12 +46,14 @@ class HttpPlan:
     """Of each number of connections."""
     miners: int
     """That poll."""
+    poll_seconds: float
+    """The length of a poll without work. Idle polls are measured for so long: each ends and begins once."""
     seconds: float
-    """Of idle polls, and of polls with POLL_RATE jobs a second."""
+    """Of polls with POLL_RATE jobs a second."""
 
 
-FULL: Final = HttpPlan(jobs=2_000, submits=1_000, miners=2_000, seconds=10.0)
-QUICK: Final = HttpPlan(jobs=300, submits=200, miners=200, seconds=3.0)
+FULL: Final = HttpPlan(jobs=2_000, submits=1_000, miners=2_000, poll_seconds=30.0, seconds=10.0)
+QUICK: Final = HttpPlan(jobs=300, submits=200, miners=200, poll_seconds=5.0, seconds=3.0)
 
 
 def measure(servers: Servers, plan: HttpPlan, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -206,7 +208,7 @@ class _Work:
             name = f"parked-{number}@bench-miner"
             session = await self._register(name)
             while True:
-                polled = await self._poll(name, session)
+                polled = await self._poll(name, session, plan.poll_seconds)
                 if polled is not None:
                     claimed[polled["job_id"]] = time.perf_counter()
                     note_claim()
@@ -220,8 +222,8 @@ class _Work:
                     await asyncio.sleep(0.2)
             await asyncio.sleep(3.0)
             before = cpu_seconds(pid)
-            await asyncio.sleep(plan.seconds)
-            idle = (cpu_seconds(pid) - before) / plan.seconds
+            await asyncio.sleep(plan.poll_seconds)
+            idle = (cpu_seconds(pid) - before) / plan.poll_seconds
             for _ in range(int(POLL_RATE * plan.seconds)):
                 begun = time.perf_counter()
                 submitted[await self._submit(str(next(self._numbers)))] = begun
@@ -266,8 +268,8 @@ class _Work:
         answer.raise_for_status()
         return str(answer.json()["session_id"])
 
-    async def _poll(self, name: str, session: str) -> dict[str, Any] | None:
-        body = {"miner_id": name, "session_id": session, "max_wait_seconds": 30}
+    async def _poll(self, name: str, session: str, seconds: float = 30) -> dict[str, Any] | None:
+        body = {"miner_id": name, "session_id": session, "max_wait_seconds": seconds}
         answer = await self._miner.post("/v1/miners/poll", json=body)
         answer.raise_for_status()
         return None if answer.status_code == httpx.codes.NO_CONTENT else dict(answer.json())

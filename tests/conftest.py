@@ -4,11 +4,11 @@ Where they come from, in this order: TEST_AMQP_URL, TEST_DATABASE_URL and TEST_R
 programs; Docker.
 Where there is none of these the test fails and says what to install; it is never skipped.
 
-Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database" asks
-for `amqp_url` or `database_url` and gets an empty one. A test that kills, pauses or restarts a server asks
-for `breakable_rabbitmq` or `breakable_postgres` (a second one of each, running when the test begins), or
-makes its own with `private_rabbitmq` or `private_postgres`. A node boots in 5 to 10 s, of which a processor
-works 4; Postgres in 1 s.
+Nothing starts before the first test that asks for it. A test that only needs "a broker" or "a database"
+asks for `amqp_url` or `database_url` and gets an empty one, the database with our tables. A test that
+kills, pauses or restarts a server asks for `breakable_rabbitmq` or `breakable_postgres` (a second one of
+each, running when the test begins), or makes its own with `private_rabbitmq` or `private_postgres`. A node
+boots in 5 to 10 s, of which a processor works 4; Postgres in 1 s.
 
 `make test` runs the tests on several workers (pytest-xdist). They share the servers that no test breaks:
 these belong to the process that started the workers. The others are each worker's own. Every server ends with
@@ -30,6 +30,7 @@ import pytest
 
 from coordinator.dev import servers
 from coordinator.dev.servers import PostgresServer, RabbitMQServer, RedisServer, ServersMissing
+from coordinator.storage.migrate import migrate
 from coordinator.wire.topology import OWNER_EXCHANGE
 from tests.harness import shared_servers, tiny_llama
 from tests.harness.espeak_engine import EspeakEngine
@@ -46,6 +47,7 @@ _guest = pytest.StashKey[Guest]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until all tests are collected: most of what is made till then stays
     config.stash[_stderr] = os.dup(2)  # the true one, before tests' output is captured
     if hasattr(config, "workerinput"):  # as pytest-xdist tells its workers from the process that started them
         end_with_parent()
@@ -70,6 +72,7 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what all tests share: thousands of them, and all modules."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -204,10 +207,31 @@ def amqp_url(rabbitmq: RabbitMQServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(postgres: PostgresServer) -> Iterator[str]:
+def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
     """An empty database of the session's server, dropped afterwards."""
     postgres.start()  # nothing, unless the server died under an earlier test
     url = postgres.new_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres: PostgresServer) -> Iterator[str]:
+    """A database with our tables and nothing in them, for copies: these take a third of making the tables."""
+    url = postgres.new_database()
+    migrate(url)
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, migrated_database: str) -> Iterator[str]:
+    """A database of the session's server that has our tables, dropped afterwards.
+
+    Tests of how tables are made ask for `empty_database_url`.
+    """
+    postgres.start()  # nothing, unless the server died under an earlier test
+    url = postgres.new_database(migrated_database)
     yield url
     postgres.drop_database(url)
 

@@ -96,17 +96,18 @@ def next_batch(coordinator: Coordinator, *, stuck: bool) -> int:
             file_of(coordinator, number).write_text("of another coordinator")
         file = coordinator.folder / "input"
         file.write_bytes(b"x" * 2**20)
-        payload = {"inputs": [client.upload(file).ref]}
+        # Work of some milliseconds: less than one may cost nothing.
+        payload = {"inputs": [client.upload(file).ref] * 10, "algorithm": "sha512"}
+        client.submit("checksum", payload, constraints={"max_price": "0.5"}).result()
+        until(lambda: not client.accounts.show()["held"], "the job is paid")
 
-        def closed() -> bool:
-            # A job is billed by the millisecond, so one alone may cost nothing.
-            client.submit("checksum", payload, constraints={"max_price": "0.5"}).result()
+        def closed() -> Any:
             try:
-                return bool(admin.settlements.close(number)["total"] > 0)
+                return admin.settlements.close(number)
             except Conflict:  # the tables of batches don't know its payment yet
-                return False
+                return None
 
-        until(closed, "the batch is closed")
+        assert until(closed, "the batch is closed")["total"] > 0
         wanted = "PREPARED" if stuck else "SETTLED"
         until(lambda: admin.settlements.show(number)["state"] == wanted, f"the batch is {wanted}")
     return number

@@ -6,7 +6,7 @@ schema, no server error, nothing without a key. It is deterministic: a run finds
 
     make test T="tests/api -k embedded"
 
-`make faults` sends more of them.
+`make faults` sends more of them, and random ones besides.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ RUN_SECONDS = 400.0
     ("mode", "phases", "examples"),
     # Storage and broker are behind the same ports, so fewer requests do where the servers are real.
     [
-        ("embedded", "examples,coverage,fuzzing,stateful", 8 if FULL else 2),
+        (
+            "embedded",
+            "examples,coverage,fuzzing,stateful" if FULL else "examples,coverage,stateful",
+            8 if FULL else 2,
+        ),
         ("standard", "examples,fuzzing,stateful" if FULL else "examples,stateful", 4 if FULL else 2),
     ],
 )

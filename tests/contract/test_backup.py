@@ -54,6 +54,12 @@ HEARTBEATS = {"lease_until", "last_seen", "gpu_memory_json"}
 FILE, SECRET = b"a file of alice", b"a file that is erased"
 
 
+@pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    """As the operator has made it: without our tables."""
+    return empty_database_url
+
+
 def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 

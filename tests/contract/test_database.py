@@ -96,6 +96,12 @@ AnyDatabase = SqliteDatabase | PostgresDatabase
 
 
 @pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    """As the operator has made it: without our tables."""
+    return empty_database_url
+
+
+@pytest.fixture
 def sql(tmp_path: Path) -> Path:
     directory = tmp_path / "sql"
     directory.mkdir()
@@ -322,6 +328,41 @@ def test_every_statement_fits_the_schema(target: str) -> None:
             sqlite = sqlite3.connect(target)
             sqlite.execute(f"EXPLAIN {statement.sqlite}", statement.sqlite_parameters(params)).fetchall()
             sqlite.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_refilled_table_has_its_new_rows_alone(target: str, database: AnyDatabase, *, fails: bool) -> None:
+    """Readers meanwhile have the old rows, and keep them if it fails; the table's schema stays as it was."""
+    old, new = [a_thing("a"), a_thing("b")], [a_thing("b", 2), a_thing("c", 3)]
+    with database.transaction() as tables:
+        tables.put("things", old)
+        tables.put("pairs", [{"a": "x", "b": 1}])
+    schema = schema_of(target)
+
+    def refill() -> None:
+        with database.transaction() as tables, tables.refill(["things"]):
+            assert tables.query("all_things") == []
+            tables.put("things", new)
+            tables.put("things", new)
+            assert old == all_things(database)
+            if fails:
+                raise ZeroDivisionError
+
+    with suppress(ZeroDivisionError):
+        refill()
+    assert (old if fails else new) == all_things(database)
+    with database.transaction() as tables:
+        assert [{"a": "x", "b": 1}] == tables.query("all_pairs")
+    assert "things_by_size" in schema
+    assert schema == schema_of(target)
+
+
+def schema_of(target: str) -> str:
+    """Every table and index."""
+    written = runpy.run_path(str(GOLDEN / "write_schemas.py"))
+    if target.startswith("postgres"):
+        return str(written["dump_postgres"](target))
+    return str(written["dump_sqlite"](Path(target)))
 
 
 # --- transactions ------------------------------------------------------------------------------------------
@@ -602,11 +643,8 @@ def test_the_schema_is_the_one_written_down(target: str) -> None:
     """All migrations applied give the schema in tests/golden; write_schemas.py there writes it anew."""
     written = runpy.run_path(str(GOLDEN / "write_schemas.py"))
     migrate(target)
-    if target.startswith("postgres"):
-        expected, actual = written["POSTGRES"], written["dump_postgres"](target)
-    else:
-        expected, actual = written["SQLITE"], written["dump_sqlite"](Path(target))
-    assert expected.read_text(encoding="utf-8") == actual
+    expected = written["POSTGRES" if target.startswith("postgres") else "SQLITE"]
+    assert expected.read_text(encoding="utf-8") == schema_of(target)
 
 
 def test_no_statement_is_compiled(database_url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ from tests.harness.cases import every
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "schemas"
+
+
+generate = schemas.generate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def generated_once() -> Iterator[None]:
+    """The documents of all tests are one generation, which takes most of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schemas, "generate", cache(generate))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +101,7 @@ def test_the_environment_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOB_TTL_SECONDS", "60")
     monkeypatch.setenv("ALLOW_ORIGINS", "https://example.org")
 
-    assert schemas.generate() == before
+    assert generate() == before
 
 
 @every("path", lambda: sorted(path for path in schemas.generate() if path.count("/") == 1))

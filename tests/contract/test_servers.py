@@ -243,6 +243,22 @@ def test_fresh_urls_are_empty_and_dropped(rabbitmq: RabbitMQServer, amqp_url: st
         pika.BlockingConnection(pika.URLParameters(other))
 
 
+def test_a_copy_of_a_database_is_its_own(postgres: PostgresServer) -> None:
+    """A database that is made of a template has its rows, and keeps later ones to itself."""
+    template = postgres.new_database()
+    with psycopg.connect(template) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS number")
+    copy = postgres.new_database(template)
+    with psycopg.connect(copy) as connection:
+        connection.execute("INSERT INTO kept VALUES (43)")
+    found = []
+    for url in (template, copy):
+        with psycopg.connect(url) as connection:
+            found.append(connection.execute("SELECT number FROM kept ORDER BY number").fetchall())
+        postgres.drop_database(url)
+    assert [[(42,)], [(42,), (43,)]] == found
+
+
 def test_database_is_dropped_under_its_users(postgres: PostgresServer) -> None:
     """Dropping a database closes the connections that a test left open."""
     url = postgres.new_database()

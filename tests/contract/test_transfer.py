@@ -37,6 +37,12 @@ AMQP = SecretStr("amqp://127.0.0.1:1/unused")
 NOBODY: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
 
 
+@pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    """As the operator has made it: without our tables."""
+    return empty_database_url
+
+
 def embedded(folder: Path) -> Settings:
     return Settings(data_dir=folder, _env_file=None)
 

@@ -34,6 +34,12 @@ OLD, NEW = "budget.moved_in.v1", "budget.moved_in.v2"
 
 
 @pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    """As the operator has made it: without our tables."""
+    return empty_database_url
+
+
+@pytest.fixture
 def newer_version() -> Iterator[Handler[Any]]:
     """This process is the newer version."""
     with registered() as handler:

@@ -23,6 +23,12 @@ from tests.harness.waiting import eventually
 QUICK_SILENCE: dict[str, Any] = {"heartbeat_interval_seconds": 0.5, "heartbeat_timeout_seconds": 3.0}
 
 
+@pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    """As the operator has made it: without our tables."""
+    return empty_database_url
+
+
 class Backup:
     """Copies of one database beside it. Nobody may use it while one is made or restored."""
 

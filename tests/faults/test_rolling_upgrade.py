@@ -34,6 +34,12 @@ LOAD_SECONDS = 8.0 if FULL else 2.0
 """Before, between and after the replacements."""
 
 
+@pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    """As the operator has made it: without our tables."""
+    return empty_database_url
+
+
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources of the earlier version."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +54,9 @@ class Table:
             self.rows[table].pop(key, None)
 
     def change(self, table: str, rows: Mapping[str, Row]) -> None:
+        raise AssertionError("not used")
+
+    def refill(self, tables: Collection[str]) -> AbstractContextManager[None]:
         raise AssertionError("not used")
 
     def execute(self, statement: str, **params: Any) -> int:

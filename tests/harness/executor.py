@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from coordinator.miner.executors.base import ExecutorError, Outcome, Work
+from coordinator.miner.executors.base import Outcome, Work
+from coordinator.miner.executors.errors import ExecutorError
 
 SERVICE = "rehearsal"
 SLOW_SECONDS = 0.5

@@ -15,7 +15,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from coordinator.miner.executors.base import Executor, ExecutorError, Outcome, Work
+from coordinator.miner.executors.base import Executor, Outcome, Work
+from coordinator.miner.executors.errors import ExecutorError
 
 PARROT, VECTORS, PICTURES, EARS = "parrot", "all-minilm-l6-v2", "sdxl-turbo", "base"
 DIMENSIONS = 4

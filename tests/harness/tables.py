@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.data.child import work
 from coordinator.miner.executors.data.executor import cells_of
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 from coordinator.services.data_processing import DataPayload
 
 KEEP = {"step": "sample", "fraction": 1}

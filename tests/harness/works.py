@@ -11,7 +11,7 @@ import jsonschema_rs
 import psutil
 import pytest
 
-from coordinator.miner.executors import ExecutorError, Outcome, OutputFile, Work, Workspace, base
+from coordinator.miner.executors import ExecutorError, Outcome, OutputFile, Work, Workspace, errors
 from coordinator.services.catalog import load_catalog
 
 OUTPUT_SCHEMAS = {entry["id"]: entry["output_schema"] for entry in load_catalog()}
@@ -35,7 +35,7 @@ class FolderBlobs:
     async def download(self, ref: str, to: Path, *, max_bytes: int) -> None:
         content = (self.folder / ref.removeprefix("blob:")).read_bytes()
         if len(content) > max_bytes:
-            raise ExecutorError(base.INPUT_TOO_LARGE, f"larger than {max_bytes} bytes")
+            raise ExecutorError(errors.INPUT_TOO_LARGE, f"larger than {max_bytes} bytes")
         await asyncio.to_thread(to.write_bytes, content)
 
     async def upload(self, path: Path, *, media_type: str) -> OutputFile:

@@ -9,23 +9,31 @@ import pytest
 
 from coordinator.broker.connection import Broker
 from coordinator.broker.topology import declare_topology
-from tests.integration.edge_bench import Bench, an_edge
+from tests.integration.edge_bench import Bench, Catalogue, an_edge, few_services
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    """The services that edges register."""
+    return few_services
 
 
 @pytest.fixture(params=["embedded", "standard"])
-async def any_edge(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+async def any_edge(
+    request: pytest.FixtureRequest, tmp_path: Path, catalogue: Catalogue
+) -> AsyncIterator[Bench]:
     """Without servers, and on the session's Postgres and RabbitMQ."""
     urls = {}
     if request.param == "standard":
         urls = {name: request.getfixturevalue(name) for name in ("database_url", "amqp_url")}
-    async with an_edge(tmp_path, **urls) as bench:
+    async with an_edge(tmp_path, catalogue=catalogue, **urls) as bench:
         yield bench
 
 
 @pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Bench]:
+async def edge(tmp_path: Path, catalogue: Catalogue) -> AsyncIterator[Bench]:
     """Without servers: for what no adapter changes."""
-    async with an_edge(tmp_path) as bench:
+    async with an_edge(tmp_path, catalogue=catalogue) as bench:
         yield bench
 
 

@@ -333,7 +333,13 @@ async def test_a_canceled_batch_stops(edge: Bench) -> None:
     stopped = await batches.cancel(context, OPS, begun.batch_id)
     assert (stopped.state, stopped.why) == ("CANCELED", "by ops")
     assert await batches.cancel(context, ALICE, begun.batch_id) == stopped
-    await asyncio.sleep(0.3)  # a piece that was under way
+    # Batches go on one at a time: once a later one has ended, no piece of this one is under way.
+    later = await batches.start(context, ALICE, "retry", "state:failed")
+
+    async def ended() -> bool | None:
+        return (await batches.load(context, ALICE, later.batch_id)).state == "DONE" or None
+
+    await until(ended)
     last = await batches.load(context, ALICE, begun.batch_id)
     await edge.reached(max(last.position, edge.coordinator.feed.head))
     canceled = (await jobs.search(context, ALICE, JobQuery.parse("state:canceled"), limit=200)).jobs

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from coordinator.edge import EdgeLimits
@@ -350,18 +351,36 @@ async def test_lost_connections_leave_no_cycles(edge: Bench) -> None:
         "pings": handshake("/ws/client") + frame(9) * 200,
     }
     await edge.register("other-rig")
-    async with serving(edge.app) as port:
+    counted, connections = Counted(edge.app), Connections()
+    async with serving(counted, connections=connections) as port:
 
         async def lose(first: bytes) -> None:
+            begun = counted.begun
             with socket.socket() as peer:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 peer.connect(("127.0.0.1", port))
                 peer.sendall(first)
-                await asyncio.sleep(0.15)
-            await asyncio.sleep(0.15)
+                await eventually(lambda: counted.begun > begun, "the request began")
+            await eventually(lambda: not connections and counted.ended == counted.begun, "it ended")
 
         left = {name: await _garbage_of(partial(lose, first)) for name, first in kinds.items()}
     assert {name: found for name, found in left.items() if found} == {}
+
+
+class Counted:
+    """An application whose requests are counted."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.begun = self.ended = 0
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        counts = scope["type"] != "lifespan"
+        self.begun += counts
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.ended += counts
 
 
 async def _garbage_of(use: Callable[[], Awaitable[None]]) -> list[str]:

@@ -66,7 +66,7 @@ async def test_what_may_be_cached_says_so(edge: Bench) -> None:
     """A full tile may be kept for ever, a checkpoint for a second, and entries by their reader alone."""
     for _ in range(6):
         await edge.alice.post("/v1/jobs", json={"service": "checksum", "payload": {"text": "x"}})
-    jobs = [{"service": "checksum", "payload": {"text": f"{n}"}} for n in range(200)]
+    jobs = [{"service": "checksum", "payload": {"text": f"{n}"}} for n in range(256)]
     for job in jobs:
         answer = await edge.alice.post("/v1/jobs", json=job)
     view = await published(edge, answer.json()["position"])

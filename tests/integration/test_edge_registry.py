@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import jsonschema_rs
+import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from coordinator.application.ports import Intent
@@ -16,11 +17,16 @@ from coordinator.edge.models.services import ServiceView
 from coordinator.services.catalog import load_catalog
 from coordinator.wire.answers import Accepted
 from tests.harness.cases import every
-from tests.integration.edge_bench import SERVICE, Bench
+from tests.integration.edge_bench import SERVICE, Bench, Catalogue, whole_catalogue
 
 NOT_THERE: list[str] = ["no_such", "a" * 63]
 
 NO_IDS: list[str] = ["%2e%2e", "Checksum", "a%00", "a" * 64, "checksum%0a", "a-b", "ｃhecksum"]
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    return whole_catalogue
 
 
 async def test_the_registry_shows_the_whole_catalogue(edge: Bench) -> None:

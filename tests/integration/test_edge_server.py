@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from websockets.exceptions import InvalidStatus
 
 from coordinator.edge import EdgeLimits
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: FastAPI,
+    app: ASGIApp,
     protocol: type[LimitedHeaders] | None = None,
     connections: Connections | None = None,
 ) -> AsyncIterator[int]:

@@ -15,7 +15,7 @@ from coordinator.services.catalog import load_catalog
 from coordinator.services.speech_recognition import Transcript
 from tests.harness.cases import every
 from tests.harness.live import read_events
-from tests.integration.edge_bench import Bench, key_of
+from tests.integration.edge_bench import Bench, Catalogue, key_of, whole_catalogue
 from tests.integration.test_edge_server import serving
 
 SOUND = bytes(range(256)) * 999
@@ -103,6 +103,11 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any], dict[str, Any]]] = [
         {},
     ),
 ]
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    return whole_catalogue
 
 
 async def ask(client: httpx.AsyncClient, path: str, **request: Any) -> httpx.Response:

@@ -10,7 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 from coordinator.dev.servers.processes import free_port
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.embedding.executor import EmbeddingExecutor
+from coordinator.miner.executors.engine import EngineSettings
+from coordinator.miner.executors.errors import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INPUT_TOO_LARGE,
@@ -18,8 +20,6 @@ from coordinator.miner.executors.base import (
     UNSUPPORTED,
     ExecutorError,
 )
-from coordinator.miner.executors.embedding.executor import EmbeddingExecutor
-from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.executors.image_generation import ImageGenerationExecutor
 from coordinator.miner.executors.llm import LlmExecutor
 from coordinator.miner.executors.reranking import RerankingExecutor

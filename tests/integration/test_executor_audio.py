@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from coordinator.miner.executors.audio.executor import AudioExecutor
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome
+from coordinator.miner.executors.errors import (
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
-    Outcome,
 )
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from coordinator.miner.executors.base import EXECUTOR_TIMEOUT, INVALID_PAYLOAD, UNSUPPORTED
 from coordinator.miner.executors.blender.executor import (
     SETUP,
     BlenderExecutor,
@@ -24,6 +23,7 @@ from coordinator.miner.executors.blender.executor import (
     engines_of,
     plan_of,
 )
+from coordinator.miner.executors.errors import EXECUTOR_TIMEOUT, INVALID_PAYLOAD, UNSUPPORTED
 from coordinator.services.rendering_3d import RenderPayload
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 

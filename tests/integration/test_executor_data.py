@@ -11,15 +11,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.data import executor
+from coordinator.miner.executors.data.executor import DataExecutor
+from coordinator.miner.executors.data.text import first_of_similar
+from coordinator.miner.executors.errors import (
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     RESOURCE_LIMIT,
     UNSUPPORTED,
 )
-from coordinator.miner.executors.data import executor
-from coordinator.miner.executors.data.executor import DataExecutor
-from coordinator.miner.executors.data.text import first_of_similar
 from tests.harness.tables import prepared, refusal
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 

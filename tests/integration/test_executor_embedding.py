@@ -15,10 +15,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, UNSUPPORTED, Outcome
+from coordinator.miner.executors.base import Outcome
 from coordinator.miner.executors.embedding import executor as embedding
 from coordinator.miner.executors.embedding.executor import EmbeddingExecutor
 from coordinator.miner.executors.engine import EngineSettings
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, INVALID_PAYLOAD, UNSUPPORTED
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stand_in import StandIn
 from tests.harness.works import Bench, FolderBlobs, check_output, failure

@@ -22,13 +22,13 @@ import polars as pl
 import pytest
 
 from coordinator.miner.executors.audio.executor import AudioExecutor
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.data.executor import DataExecutor
+from coordinator.miner.executors.errors import (
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     RESOURCE_LIMIT,
 )
-from coordinator.miner.executors.data.executor import DataExecutor
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor
 from coordinator.miner.executors.images.executor import ImagesExecutor
 from coordinator.miner.executors.limits import Share

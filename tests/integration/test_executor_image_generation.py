@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, UNSUPPORTED
 from coordinator.miner.executors.image_generation import ImageGenerationExecutor, size_of
 from tests.harness.stand_in import StandIn, png
 from tests.harness.works import Bench, FolderBlobs, check_output, failure

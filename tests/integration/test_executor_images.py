@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.errors import (
     EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
@@ -20,9 +20,9 @@ from coordinator.miner.executors.base import (
     UNSUPPORTED,
     ExecutorError,
 )
-from coordinator.miner.executors.child import output_of
 from coordinator.miner.executors.images import executor
 from coordinator.miner.executors.images.executor import ImagesExecutor
+from coordinator.miner.executors.in_child import output_of
 from tests.harness.images import edited
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
 

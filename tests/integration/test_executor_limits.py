@@ -15,14 +15,16 @@ import pytest
 
 from coordinator.miner.executors import Workspace
 from coordinator.miner.executors.base import (
-    EXECUTOR_FAILED,
-    OUTPUT_TOO_LARGE,
-    RESOURCE_LIMIT,
     UNLOCKED_PREFIX,
     WORKSPACE_PREFIX,
     YOUNG_SECONDS,
-    ExecutorError,
     remove_left_workspaces,
+)
+from coordinator.miner.executors.errors import (
+    EXECUTOR_FAILED,
+    OUTPUT_TOO_LARGE,
+    RESOURCE_LIMIT,
+    ExecutorError,
 )
 from coordinator.miner.executors.limits import Bound
 from coordinator.miner.executors.process import MAX_OUTPUT_BYTES, run_program

@@ -13,15 +13,15 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome
+from coordinator.miner.executors.engine import EngineSettings
+from coordinator.miner.executors.engine.reasons import reason_in
+from coordinator.miner.executors.errors import (
     ENGINE_UNAVAILABLE,
     INVALID_PAYLOAD,
     UNSUPPORTED,
     ExecutorError,
-    Outcome,
 )
-from coordinator.miner.executors.engine import EngineSettings
-from coordinator.miner.executors.engine.reasons import reason_in
 from coordinator.miner.executors.llm import LlmExecutor
 from tests.harness.llama_engine import MODEL, LlamaEngine
 from tests.harness.stand_in import StandIn

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.miner.executors import ExecutorError
 from coordinator.miner.executors.audio.executor import AudioExecutor
-from coordinator.miner.executors.base import INVALID_PAYLOAD
+from coordinator.miner.executors.errors import INVALID_PAYLOAD
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor
 from coordinator.miner.executors.speech import SpeechExecutor
 from tests.harness.media_files import (

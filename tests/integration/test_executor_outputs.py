@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.miner.executors import base
+from coordinator.miner.executors import errors
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from tests.harness.works import Bench, FolderBlobs, failure
 
@@ -76,7 +76,7 @@ async def test_an_output_that_no_decoder_reads_is_no_result(
     """Encoders may write such files and succeed; another attempt would not help."""
     bench = Bench("video_transcoding", tmp_path, FolderBlobs(tmp_path / "blobs"))
     work = bench.work({"input_url": bench.blobs.add(film), **parameters})
-    assert (base.EXECUTOR_FAILED, False) == await failure(spoiled(tmp_path, encoder), work)
+    assert (errors.EXECUTOR_FAILED, False) == await failure(spoiled(tmp_path, encoder), work)
 
 
 async def test_another_encoder_takes_the_place_of_a_broken_one(tmp_path: Path, film: bytes) -> None:
@@ -95,7 +95,7 @@ async def test_a_copied_track_is_decoded_too(tmp_path: Path, film: bytes) -> Non
         content[at : at + 100] = bytes(100)
     bench = Bench("video_transcoding", tmp_path, FolderBlobs(tmp_path / "blobs"))
     payload = {"input_url": bench.blobs.add(bytes(content)), "audio_codec": "copy", "preset": "ultrafast"}
-    assert (base.INVALID_PAYLOAD, False) == await failure(FfmpegExecutor(), bench.work(payload))
+    assert (errors.INVALID_PAYLOAD, False) == await failure(FfmpegExecutor(), bench.work(payload))
 
 
 @pytest.mark.parametrize(("crf", "bitrate"), [(0, None), (0, "1"), (4, "10k"), (8, "1k")])

@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.engine import EngineSettings
+from coordinator.miner.executors.errors import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     UNSUPPORTED,
     ExecutorError,
 )
-from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.executors.reranking import RerankingExecutor, parse_ranking
 from tests.harness.llama_engine import MODEL, RERANKER, LlamaEngine
 from tests.harness.stand_in import StandIn

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome
+from coordinator.miner.executors.errors import (
     ENGINE_UNAVAILABLE,
     INVALID_PAYLOAD,
     UNSUPPORTED,
     ExecutorError,
-    Outcome,
 )
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.speech import SpeechExecutor, parse_transcript, recognise

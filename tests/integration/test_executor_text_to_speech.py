@@ -13,14 +13,14 @@ import pytest
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.engine import EngineSettings
+from coordinator.miner.executors.errors import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     UNSUPPORTED,
     ExecutorError,
 )
-from coordinator.miner.executors.engine import EngineSettings
 from coordinator.miner.executors.text_to_speech import TextToSpeechExecutor, kind_of
 from coordinator.services.text_to_speech import MEDIA_TYPES, AudioFormat
 from tests.harness.espeak_engine import EspeakEngine

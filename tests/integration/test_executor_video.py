@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.miner.executors import Outcome, base
+from coordinator.miner.executors import Outcome, errors
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.ffmpeg.tone_map import to_bt709
 from tests.harness.works import Bench, FolderBlobs, check_output, failure
@@ -477,7 +477,7 @@ async def test_text_is_drawn(studio: Studio, film: Path) -> None:
     assert not bright[:192].any()
 
     work = studio.work(studio.payload(film, subtitles="burn", subtitle_track="pl"))
-    assert (base.INVALID_PAYLOAD, False) == await failure(studio.executor, work)
+    assert (errors.INVALID_PAYLOAD, False) == await failure(studio.executor, work)
 
 
 def subtitle_picture(width: int, height: int) -> bytes:
@@ -526,7 +526,7 @@ async def test_subtitles_that_are_pictures(studio: Studio) -> None:
     assert "yuv420p(" in studio.says()
 
     work = studio.work(studio.payload(source, subtitles="keep"))
-    assert (base.INVALID_PAYLOAD, False) == await failure(studio.executor, work)
+    assert (errors.INVALID_PAYLOAD, False) == await failure(studio.executor, work)
 
 
 # --- devices ------------------------------------------------------------------------------------------------
@@ -576,7 +576,7 @@ async def test_devices_are_tried_and_replaced(studio: Studio, folder: Path) -> N
         assert ["encoder: h264_nvenc failed here; libx264 took its place"] == result["warnings"]
         assert near([RED, GREEN, BLUE, WHITE], studio.colours())
     work = studio.work({"input_url": studio.blobs.add(b"x"), "encoder": "hardware", "codec": "h265"})
-    assert (base.UNSUPPORTED, True) == await failure(studio.executor, work)
+    assert (errors.UNSUPPORTED, True) == await failure(studio.executor, work)
 
 
 ASKED = """#!{python}

@@ -13,13 +13,7 @@ from typing import Any
 import pytest
 
 from coordinator.miner.blobs import HttpBlobs
-from coordinator.miner.executors import (
-    Work,
-    Workspace,
-    base,
-    discover_executors,
-    load_executors,
-)
+from coordinator.miner.executors import Work, Workspace, base, discover_executors, errors, load_executors
 from coordinator.miner.executors.checksum import ChecksumExecutor
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
@@ -91,7 +85,7 @@ async def test_files_are_digested_in_order(checksum: Bench, algorithm: str) -> N
 )
 async def test_bad_checksum_jobs_are_refused_for_good(checksum: Bench, payload: dict[str, Any]) -> None:
     """A malformed payload is not worth another attempt, and the error quotes none of it."""
-    assert await failure(ChecksumExecutor(), checksum.work(payload)) == (base.INVALID_PAYLOAD, False)
+    assert await failure(ChecksumExecutor(), checksum.work(payload)) == (errors.INVALID_PAYLOAD, False)
 
 
 async def test_an_input_over_the_limit_is_refused(checksum: Bench) -> None:
@@ -99,7 +93,7 @@ async def test_an_input_over_the_limit_is_refused(checksum: Bench) -> None:
     ref = checksum.blobs.add(bytes(1001))
     executor = ChecksumExecutor(max_input_bytes=1000)
 
-    assert await failure(executor, checksum.work({"inputs": [ref]})) == (base.INPUT_TOO_LARGE, False)
+    assert await failure(executor, checksum.work({"inputs": [ref]})) == (errors.INPUT_TOO_LARGE, False)
     checksum.workspace.remove()
 
 
@@ -223,7 +217,7 @@ async def test_hostile_parameters_never_reach_a_command_line(
     """Anything but typed, bounded values is refused before a process or a folder exists."""
     payload = {"input_url": "blob:" + "0" * 64, **parameters}
 
-    assert await failure(FfmpegExecutor(), video.work(payload)) == (base.INVALID_PAYLOAD, False)
+    assert await failure(FfmpegExecutor(), video.work(payload)) == (errors.INVALID_PAYLOAD, False)
     assert not video.workspace.used
 
 
@@ -280,7 +274,7 @@ async def test_an_input_that_names_other_files_is_not_followed(
         work = video.work({"input_url": ref, "operation": operation})
         (work.folder / "neighbour.mkv").write_bytes(clip)
 
-        assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
+        assert await failure(FfmpegExecutor(), work) == (errors.INVALID_PAYLOAD, False)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 1000, b"\x00\x00\x00\x18ftypmp42" + bytes(500)])
@@ -288,14 +282,14 @@ async def test_garbage_fails_for_good(video: Bench, content: bytes) -> None:
     """What is no media fails on every miner, so it is not tried again; the detail is ffmpeg's own word."""
     work = video.work({"input_url": video.blobs.add(content)})
 
-    assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
+    assert await failure(FfmpegExecutor(), work) == (errors.INVALID_PAYLOAD, False)
 
 
 async def test_a_moment_after_the_end_has_no_frame(video: Bench, clip: bytes) -> None:
     """ffmpeg calls an empty thumbnail a success; we do not."""
     work = video.work({"input_url": video.blobs.add(clip), "operation": "thumbnail", "at_seconds": 60})
 
-    assert await failure(FfmpegExecutor(), work) == (base.INVALID_PAYLOAD, False)
+    assert await failure(FfmpegExecutor(), work) == (errors.INVALID_PAYLOAD, False)
 
 
 async def test_an_oversized_output_is_refused(video: Bench, clip: bytes) -> None:
@@ -303,7 +297,7 @@ async def test_an_oversized_output_is_refused(video: Bench, clip: bytes) -> None
     executor = FfmpegExecutor(max_output_bytes=20_000)
     payload = {"input_url": video.blobs.add(clip), "output_format": "wav"}
 
-    assert await failure(executor, video.work(payload)) == (base.OUTPUT_TOO_LARGE, False)
+    assert await failure(executor, video.work(payload)) == (errors.OUTPUT_TOO_LARGE, False)
 
 
 async def test_an_oversized_input_is_refused(video: Bench, clip: bytes) -> None:
@@ -311,7 +305,7 @@ async def test_an_oversized_input_is_refused(video: Bench, clip: bytes) -> None:
     executor = FfmpegExecutor(max_input_bytes=len(clip) - 1)
 
     assert await failure(executor, video.work({"input_url": video.blobs.add(clip)})) == (
-        base.INPUT_TOO_LARGE,
+        errors.INPUT_TOO_LARGE,
         False,
     )
 
@@ -323,7 +317,7 @@ async def test_a_missing_encoder_is_for_another_miner(video: Bench, clip: bytes)
     executor.abilities = replace(executor.abilities, encoders=frozenset({"libx264", "aac"}))
     payload = {"input_url": video.blobs.add(clip), "codec": "h265"}
 
-    assert await failure(executor, video.work(payload)) == (base.UNSUPPORTED, True)
+    assert await failure(executor, video.work(payload)) == (errors.UNSUPPORTED, True)
 
 
 @pytest.mark.parametrize("program", ["/nonexistent/ffmpeg", "false", "true"])
@@ -335,7 +329,7 @@ async def test_a_broken_ffmpeg_is_not_offered(video: Bench, program: str) -> Non
     assert problem is not None
     assert "ffmpeg" in problem
     work = video.work({"input_url": "blob:" + "0" * 64})
-    assert await failure(executor, work) == (base.UNSUPPORTED, True)
+    assert await failure(executor, work) == (errors.UNSUPPORTED, True)
 
 
 # --- processes --------------------------------------------------------------------------------------
@@ -360,7 +354,7 @@ async def test_the_time_limit_kills(video: Bench, long_clip: bytes) -> None:
     executor = FfmpegExecutor(timeout_seconds=1.0)
     work = video.work({"input_url": video.blobs.add(long_clip), **SLOW})
 
-    assert await failure(executor, work) == (base.EXECUTOR_TIMEOUT, True)
+    assert await failure(executor, work) == (errors.EXECUTOR_TIMEOUT, True)
     assert processes_in(work.folder) == []
 
 

@@ -122,8 +122,7 @@ async def test_keys_are_there_while_the_read_models_are_not(tmp_path: Path) -> N
     from coordinator.storage.tables.sqlite import SqliteDatabase
 
     database = SqliteDatabase(tmp_path / "coordinator.db")
-    with database.transaction() as tables:
-        tables.execute("projector_clear_api_keys")
+    with database.transaction() as tables, tables.refill(["api_keys"]):
         tables.move("projector", tables.position("projector"), 0)
     database.close()
     async with an_edge(tmp_path) as edge:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from coordinator.miner.abilities import MAX_MODELS, Abilities
-from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, ExecutorError, Outcome, Work
+from coordinator.miner.executors.base import Outcome, Work
+from coordinator.miner.executors.errors import ENGINE_UNAVAILABLE, ExecutorError
 from tests.integration.test_miner_http import Hands, Stub, running
 
 

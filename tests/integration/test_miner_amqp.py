@@ -24,7 +24,8 @@ from coordinator.crypto.statement import verify_statement
 from coordinator.dev.servers import RabbitMQServer
 from coordinator.miner.amqp import AmqpTransport
 from coordinator.miner.config import Hardware, MinerConfig
-from coordinator.miner.executors.base import ExecutorError, Outcome, Work
+from coordinator.miner.executors.base import Outcome, Work
+from coordinator.miner.executors.errors import ExecutorError
 from coordinator.miner.program import MinerProgram
 from coordinator.wire.amqp.rpc import AmqpRpc, SenderClosed
 from coordinator.wire.backoff import Backoff

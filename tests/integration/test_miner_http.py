@@ -22,7 +22,8 @@ from coordinator.crypto.statement import verify_statement
 from coordinator.dev.servers.processes import free_port
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import Hardware, MinerConfig
-from coordinator.miner.executors.base import ExecutorError, Outcome, Work
+from coordinator.miner.executors.base import Outcome, Work
+from coordinator.miner.executors.errors import ExecutorError
 from coordinator.miner.gpus import nvidia
 from coordinator.miner.http import HttpTransport
 from coordinator.miner.program import MinerProgram

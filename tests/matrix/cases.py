@@ -15,14 +15,14 @@ import jsonschema_rs
 from pydantic import ValidationError
 
 from coordinator.miner.executors import ExecutorError, Work, Workspace
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Executor
+from coordinator.miner.executors.errors import (
     EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     RESOURCE_LIMIT,
     UNSUPPORTED,
-    Executor,
 )
 from coordinator.miner.executors.media.audio_encoders import bits_per_second
 from coordinator.services.base import KnownService

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 from tests.harness.images import edited, encoded
 
 FRACTIONS = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -96,3 +98,15 @@ def test_modules_are_short() -> None:
     source = Path(coordinator.__file__).parent
     lines = {str(path): len(path.read_bytes().splitlines()) for path in source.rglob("*.py")}
     assert {} == {path: count for path, count in lines.items() if count > 400}
+
+
+def test_the_process_of_a_job_imports_little() -> None:
+    """One starts for each job on strangers' files: it has the library of its work, and no framework."""
+    look = (
+        "import sys, coordinator.miner.executors.child, coordinator.miner.executors.images.child\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", look], capture_output=True, text=True, timeout=60)
+    imported = set(done.stdout.split())
+    assert "PIL" in imported, done.stderr
+    assert {"asyncio", "pydantic", "rich", "structlog"}.isdisjoint(imported)

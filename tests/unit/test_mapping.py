@@ -16,7 +16,7 @@ from coordinator.application.proof.leaves import leaf_of
 from coordinator.crypto.log.leaf import leaf
 from coordinator.domain.decision import fold
 from coordinator.domain.job import JobCanceled
-from coordinator.domain.messages import Event
+from coordinator.domain.messages import Event, Metadata
 from coordinator.domain.registry import EVENTS
 from coordinator.storage.log.mapping import UnreadableEvent, decode, encode, to_columns, to_recorded
 from coordinator.storage.log.upcasters import UPCASTERS, Json, upcast, upcaster
@@ -122,6 +122,14 @@ def test_columns_and_rows() -> None:
     columns = to_columns(events)
     rows = zip((10, 11, 12), *columns, strict=True)
     assert events == [NewEvent(r.stream, r.version, r.event, r.metadata) for r in to_recorded(rows)]
+
+
+def test_the_metadata_of_a_command_with_quotation_marks_in_its_id() -> None:
+    """They are read back whole, and so is the trace after them."""
+    metadata = Metadata('"a\\","traceparent":"b', METADATA.traceparent)
+    [recorded] = to_recorded(zip([1], *to_columns([NewEvent(JOB, 1, canceled(), metadata)]), strict=True))
+    assert metadata == recorded.metadata
+    assert METADATA.traceparent == recorded.traceparent
 
 
 # --- upcasters ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.errors import (
     EXECUTOR_FAILED,
     EXECUTOR_KILLED,
     INPUT_TOO_LARGE,

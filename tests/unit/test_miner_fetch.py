@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from coordinator.miner.blobs import HttpBlobs
-from coordinator.miner.executors.base import ExecutorError
+from coordinator.miner.executors.errors import ExecutorError
 from coordinator.miner.fetch import WebFiles
 from coordinator.wire.backoff import Backoff
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from coordinator.edge.http.disconnects import CLIENT, RequestClient
 from coordinator.edge.relay.answering import CoreSocket
 from coordinator.edge.relay.calling import CoreGone, Relay
 from coordinator.edge.relay.frames import (
@@ -38,11 +39,17 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"begun", "more_body": True})
         raise RuntimeError("in the middle of an answer")
+    if scope["path"] == "/watched":
+        scope["state"][CLIENT].on_gone(SIGNALS["left"].set)
+        SIGNALS["begun"].set()
+        await SIGNALS["left"].wait()
+        return
     if scope["path"] == "/until-left":
+        SIGNALS["begun"].set()
         while (await receive())["type"] != "http.disconnect":
             pass
         scope["headers"].append((b"left", b""))
-        LEFT.set()
+        SIGNALS["left"].set()
         return
     body = b""
     if scope["path"] != "/unread":
@@ -58,7 +65,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body[10:]})
 
 
-LEFT = asyncio.Event()
+SIGNALS: dict[str, asyncio.Event] = {}
+"""Those of the application, anew for each test: an event belongs to one loop."""
 
 
 async def _echo_socket(receive: Receive, send: Send) -> None:
@@ -73,6 +81,7 @@ async def _echo_socket(receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 async def core(tmp_path: Path) -> AsyncIterator[CoreSocket]:
+    SIGNALS.update(begun=asyncio.Event(), left=asyncio.Event())
     core = CoreSocket(tmp_path / "core.sock", app)
     await core.start()
     yield core
@@ -141,10 +150,55 @@ async def test_the_application_hears_that_a_client_left(relay: Relay) -> None:
 
     async def ignored(message: Message) -> None: ...
 
-    LEFT.clear()
     await relay(scope_of("/until-left"), gone, ignored)
     async with asyncio.timeout(5):
-        await LEFT.wait()
+        await SIGNALS["left"].wait()
+
+
+@pytest.mark.parametrize("pieces", [(b"",), (b"short",), (LARGE,), (b"a", b"b" * 70_000)])
+@pytest.mark.usefixtures("core")
+async def test_a_request_that_has_arrived_crosses_whole(relay: Relay, pieces: tuple[bytes, ...]) -> None:
+    """Our server says so: then its body is read at once, in one piece or in several."""
+    parts = [{"type": "http.request", "body": b, "more_body": b is not pieces[-1]} for b in pieces]
+    answered: list[Message] = []
+
+    async def body() -> Message:
+        return parts.pop(0)
+
+    async def take(message: Message) -> None:
+        answered.append(message)
+
+    size = str(sum(map(len, pieces))).encode()
+    scope = scope_of("/") | {"method": "POST", "headers": [(b"content-length", size)]}
+    await relay(scope | {"state": {CLIENT: RequestClient(has_sent_all=True)}}, body, take)
+    assert b"".join(pieces) == b"".join(m["body"] for m in answered[1:])
+
+
+@pytest.mark.parametrize("path", ["/until-left", "/watched"])
+@pytest.mark.parametrize("leaves", ["before", "while it is read", "later"])
+@pytest.mark.usefixtures("core")
+async def test_a_client_of_our_server_that_leaves(relay: Relay, leaves: str, path: str) -> None:
+    """The application hears it, whether it reads messages or has itself called back."""
+    client = RequestClient(has_sent_all=True)
+
+    async def read() -> Message:
+        client.leave()
+        return {"type": "http.disconnect"}
+
+    async def ignored(message: Message) -> None: ...
+
+    scope = scope_of(path) | {"state": {CLIENT: client}}
+    if leaves == "before":
+        client.leave()
+    if leaves == "while it is read":
+        scope["headers"] = [(b"content-length", b"5")]
+    async with asyncio.timeout(5):
+        exchange = asyncio.create_task(relay(scope, read, ignored))
+        await SIGNALS["begun"].wait()
+        if leaves == "later":
+            client.leave()
+        await SIGNALS["left"].wait()
+        await exchange
 
 
 @pytest.mark.usefixtures("core")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE
 from tests.harness.tables import prepared, refusal
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.miner.executors import ExecutorError
-from coordinator.miner.executors.base import INVALID_PAYLOAD, OUTPUT_TOO_LARGE, UNSUPPORTED
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, OUTPUT_TOO_LARGE, UNSUPPORTED
 from coordinator.miner.executors.ffmpeg.abilities import Abilities, Plan
 from coordinator.miner.executors.ffmpeg.arguments import plans_for
 from coordinator.miner.executors.ffmpeg.colours import peak_of

@@ -16,15 +16,17 @@ from pydantic_core import from_json
 from coordinator.crypto.canonical import CanonicalError, canonical_json, salted_digest
 from coordinator.crypto.statement import STATEMENT_VERSION
 from coordinator.miner.executors.base import (
-    EXECUTOR_FAILED,
-    EXECUTOR_TIMEOUT,
-    INVALID_PAYLOAD,
     BlobAccess,
     Executor,
-    ExecutorError,
     Outcome,
     Work,
     Workspace,
+)
+from coordinator.miner.executors.errors import (
+    EXECUTOR_FAILED,
+    EXECUTOR_TIMEOUT,
+    INVALID_PAYLOAD,
+    ExecutorError,
 )
 from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.miner.progress import AttemptProgress

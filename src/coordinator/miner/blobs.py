@@ -13,7 +13,7 @@ import httpx
 
 from coordinator.crypto.canonical import sha256_file
 from coordinator.crypto.refs import BlobRefError, blob_ref, parse_blob_ref
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.fetch import DOWNLOAD_FAILED, FetchFailed, WebFiles
 from coordinator.services.base import OutputFile
 from coordinator.wire.backoff import Backoff, RetryClock

@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 import httpcore
 import httpx
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, ExecutorError
 from coordinator.wire.http.checked_network import CheckedNetwork, Resolve
 from coordinator.wire.http.checked_network import resolve as system_resolve
 from coordinator.wire.http.urls import UnsafeUrl, Url, check_url

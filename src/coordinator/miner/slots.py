@@ -20,7 +20,8 @@ from coordinator.crypto.refs import blob_refs
 from coordinator.crypto.sealing import attempt_context, unseal
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
-from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, Executor
+from coordinator.miner.executors.base import Executor
+from coordinator.miner.executors.errors import ENGINE_UNAVAILABLE
 from coordinator.miner.executors.limits import Share
 from coordinator.miner.progress import Report, Reporter
 from coordinator.miner.signing import StatementSigner

@@ -34,9 +34,11 @@ def columns(recorded: Recorded) -> Row:
     """The columns that this event sets: all of them, with the key, if it creates the row."""
     event = recorded.event
     assert is_job_event(event)
-    state = state_after(event)
-    moved = {} if state is None else {"state": state}
-    return {**_change(recorded, event), **moved, "position": recorded.position}
+    row, state = _change(recorded, event), state_after(event)
+    if state is not None:
+        row["state"] = state
+    row["position"] = recorded.position
+    return row
 
 
 def _change(recorded: Recorded, event: JobEvent) -> dict[str, Any]:

@@ -145,15 +145,14 @@ def rebuild_in(
     """
     projector, count, position, head = Projector(), 0, 0, event_log.head()
     tables.move(projector.name, tables.position(projector.name), 0)
-    for model in READ_MODELS:
-        tables.execute(f"projector_clear_{model.table}")
-    for events in read_ahead(event_log):
-        projector.apply(tables, events)
-        besides(events)
-        tables.move(projector.name, position, events[-1].position)
-        position = events[-1].position
-        count += len(events)
-        progress(position, max(head, position))
+    with tables.refill([model.table for model in READ_MODELS]):
+        for events in read_ahead(event_log):
+            projector.apply(tables, events)
+            besides(events)
+            tables.move(projector.name, position, events[-1].position)
+            position = events[-1].position
+            count += len(events)
+            progress(position, max(head, position))
     return count, position
 
 

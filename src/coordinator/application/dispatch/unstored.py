@@ -70,5 +70,5 @@ def submitted_work(event: JobSubmitted, recorded: Recorded) -> QueuedWork:
         payload_digest=event.payload_digest,
         timeout_seconds=event.timeout_seconds,
         expires_at=event.expires_at,
-        traceparent=recorded.metadata.traceparent,
+        traceparent=recorded.traceparent,
     )

@@ -129,7 +129,7 @@ class Timers(FollowerBase):
                             "session_id": event.session_id,
                             "lease_until": now + self._timeout_ms,
                             "started_at": event.at,
-                            "traceparent": recorded.metadata.traceparent,
+                            "traceparent": recorded.traceparent,
                         }
                     case JobAttemptEnded() | JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
                         leases[job_id] = None

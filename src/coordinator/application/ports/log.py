@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
-from coordinator.domain.messages import Event, Metadata
+from coordinator.domain.messages import Event, Metadata, Traceparent
 
 
 class NewEvent(NamedTuple):
@@ -38,6 +38,11 @@ class Recorded(NamedTuple):
     def metadata(self) -> Metadata:
         """Read anew at each call: few readers need it, and a log in memory holds bytes more cheaply."""
         return Metadata.from_json(self.metadata_json)
+
+    @property
+    def traceparent(self) -> Traceparent:
+        """That of the metadata, which end with it; it has no escapes."""
+        return self.metadata_json.rsplit(b'"', 2)[1].decode()
 
 
 class Page(NamedTuple):

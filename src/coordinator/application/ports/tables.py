@@ -36,6 +36,9 @@ class Tables(Protocol):
     def remove(self, table: str, keys: Collection[str]) -> None:
         """Delete the rows with these keys (tables whose key is one text column); one statement for all."""
 
+    def refill(self, tables: Collection[str]) -> AbstractContextManager[None]:
+        """Delete all rows of these tables; within the block they get new ones, at less cost than later."""
+
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         """The rows of a named statement (see the `.sql` files). A list parameter fits `IN (:list)`."""
 

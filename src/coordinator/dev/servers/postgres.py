@@ -40,10 +40,17 @@ class PostgresServer(Server):
 
     name = "postgres"
 
-    def new_database(self) -> str:
-        """Make an empty database and return its URL."""
+    def new_database(self, template: str | None = None) -> str:
+        """Make a database, empty or a copy of the one at the URL `template`, and return its URL.
+
+        A template is one that `new_database` made and that nobody is connected to.
+        """
         database = f"d{secrets.token_hex(6)}"
-        self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        make = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database))
+        if template is not None:
+            source = urlsplit(template).path.removeprefix("/")
+            make += sql.SQL(" TEMPLATE {}").format(sql.Identifier(source))
+        self._execute(make)
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
 
     def drop_database(self, url: str) -> None:

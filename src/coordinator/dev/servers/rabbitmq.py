@@ -230,7 +230,8 @@ class RabbitMQ(RabbitMQServer, LocalServer):
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_CTL_DIST_PORT_MIN": str(self._control_port),
             "RABBITMQ_CTL_DIST_PORT_MAX": str(self._control_port),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
+            # Idle schedulers sleep at once: by default they spin for a while, on processors that others need.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback} +sbwt none +sbwtdcpu none +sbwtdio none",
             "RABBITMQ_CTL_ERL_ARGS": loopback,
             "RABBITMQ_BASE": str(base),
             "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),

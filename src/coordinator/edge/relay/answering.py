@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from coordinator.application.background import Background
 from coordinator.edge.context import EdgeContext
+from coordinator.edge.http.disconnects import CLIENT, RequestClient
 from coordinator.edge.relay.frames import PIECE_BYTES, BadFrame, Frame, Kind
 from coordinator.edge.relay.link import Link
 from coordinator.edge.relay.scopes import headers_to_json, scope_from_json
@@ -131,11 +132,20 @@ class _Exchange:
         self._read_all = False
         self._started = False
         self._over = False
+        self._client = RequestClient()
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Have the application answer. Raises BadFrame."""
         http = scope["type"] == "http"
-        if not http:
+        if (
+            http
+        ):  # as our server's own connections do: no task listens, and no timer guards a body that is here
+            whole = self._link.has(Kind.REQUEST_END) and not self._link.has(Kind.REQUEST)
+            self._client.has_sent_all = whole  # in one message, which the reader of a body expects then
+            scope["state"][CLIENT] = self._client
+            self._link.watch(self._note_change)
+            self._note_change()  # it may have left already
+        else:
             scope["extensions"][TRUST] = lambda: self._link.write(Kind.TRUST)
         try:
             await app(scope, self._receive if http else self._receive_message, self._send)
@@ -143,11 +153,19 @@ class _Exchange:
             raise
         except Exception:
             log.exception("an exchange failed")
+        finally:
+            self._link.watch(None)
         if not self._over and not self._link.lost:
             self._link.write(Kind.CUT)
             self._link.close()
         self._link.flush()
         scope["extensions"].clear()
+
+    def _note_change(self) -> None:
+        link = self._link
+        if link.lost or link.has(Kind.DISCONNECT, Kind.SCOPE):  # a scope: the next exchange of the connection
+            link.watch(None)
+            self._client.leave()
 
     async def _receive(self) -> Message:
         frame = await self._link.take()

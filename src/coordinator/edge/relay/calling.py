@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket
 
 from coordinator.domain.errors import Code
 from coordinator.edge.http.bodies import has_body
+from coordinator.edge.http.disconnects import CLIENT, RequestClient
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.http.response_headers import DEFAULT_HEADERS, set_headers
 from coordinator.edge.relay.frames import PIECE_BYTES, Frame, Kind
@@ -112,6 +113,9 @@ class _Exchange:
     async def request(self, link: Link) -> bool:
         """Carry a request out; returns whether the connection may carry another one. Raises CoreGone."""
         link.hold(Kind.SCOPE, scope_to_json(self._scope))
+        client: RequestClient | None = self._scope.get("state", {}).get(CLIENT)
+        if client is not None and client.has_sent_all:
+            return await self._whole_request(link, client)
         sending: asyncio.Task[None] | None = None
         if has_body(Headers(scope=self._scope)):
             sending = asyncio.create_task(self._send_request(link), name="relay-request")
@@ -139,6 +143,23 @@ class _Exchange:
                 await asyncio.gather(sending, return_exceptions=True)
         raise CoreGone
 
+    async def _whole_request(self, link: Link, client: RequestClient) -> bool:
+        """The same for a request that has arrived: nothing is left to do but to wait for the answer."""
+        if has_body(Headers(scope=self._scope)):
+            while not self._sent_all and (message := await self._receive())["type"] != "http.disconnect":
+                await self._send_part(link, message)
+        else:
+            link.write(Kind.REQUEST_END)
+            self._sent_all = True
+        client.on_gone(lambda: link.write(Kind.DISCONNECT))
+        try:
+            while (frame := await link.take()) is not None:
+                if await self._pass_on(frame):
+                    return self._sent_all
+        finally:
+            client.forget()
+        raise CoreGone
+
     async def _first(self, link: Link) -> Frame | None:
         """The first frame of the answer; None if it does not come soon."""
         try:
@@ -153,16 +174,19 @@ class _Exchange:
             if message["type"] == "http.disconnect":
                 link.write(Kind.DISCONNECT)
                 return
-            if self._sent_all:
-                continue
-            body, more = message.get("body", b""), message.get("more_body", False)
-            while len(body) > PIECE_BYTES:
-                link.write(Kind.REQUEST, data=body[:PIECE_BYTES])
-                body = body[PIECE_BYTES:]
-                await link.drain()
-            link.write(Kind.REQUEST if more else Kind.REQUEST_END, data=body)
-            self._sent_all = not more
+            if not self._sent_all:
+                await self._send_part(link, message)
+
+    async def _send_part(self, link: Link, message: Message) -> None:
+        """Hand a part of the request's body on."""
+        body, more = message.get("body", b""), message.get("more_body", False)
+        while len(body) > PIECE_BYTES:
+            link.write(Kind.REQUEST, data=body[:PIECE_BYTES])
+            body = body[PIECE_BYTES:]
             await link.drain()
+        link.write(Kind.REQUEST if more else Kind.REQUEST_END, data=body)
+        self._sent_all = not more
+        await link.drain()
 
     async def _pass_on(self, frame: Frame) -> bool:
         """Pass a frame of an answer on to the client; returns whether it was the last one."""

@@ -32,6 +32,7 @@ class Link(asyncio.Protocol):
         self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._on_change: Callable[[], None] | None = None
         self._held = b""
         self.transport: asyncio.Transport
         self.lost = False
@@ -53,6 +54,8 @@ class Link(asyncio.Protocol):
             self._bytes += len(frame.meta) + len(frame.data)
         if frames and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if frames and self._on_change is not None:
+            self._on_change()
         if self._bytes > MOST_WAITING_BYTES:
             self.transport.pause_reading()
 
@@ -61,6 +64,8 @@ class Link(asyncio.Protocol):
         for waiter in (self._waiter, self._writable):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
+        if self._on_change is not None:
+            self._on_change()
         self._on_lost(self)
 
     def pause_writing(self) -> None:
@@ -90,6 +95,14 @@ class Link(asyncio.Protocol):
         if before > MOST_WAITING_BYTES >= self._bytes and not self.lost:
             self.transport.resume_reading()
         return frame
+
+    def has(self, *kinds: Kind) -> bool:
+        """Whether a frame of these kinds has arrived and is not taken."""
+        return any(frame.kind in kinds for frame in self._frames)
+
+    def watch(self, on_change: Callable[[], None] | None) -> None:
+        """Call back, in place of an earlier callback, when frames arrive and when the connection is lost."""
+        self._on_change = on_change
 
     def put_back(self, frame: Frame) -> None:
         """Undo `take`."""

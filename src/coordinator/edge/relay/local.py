@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.edge.http.credentials import key_in
+from coordinator.edge.http.disconnects import CLIENT
 from coordinator.edge.http.problems import MISDIRECTED, Problem
 from coordinator.edge.middleware.authentication import SPENT
 from coordinator.edge.relay.asking import Asking
@@ -48,7 +49,9 @@ class LocalCommands:
             await self._relay(scope, receive, send)
             return
         replay, answer = _Replay(receive), _Intercepted(send)
-        await self._app({**scope, "state": {}}, replay.receive, answer.send)
+        client = scope.get("state", {}).get(CLIENT)
+        state = {} if client is None else {CLIENT: client}
+        await self._app({**scope, "state": state}, replay.receive, answer.send)
         if answer.misdirected:
             scope.setdefault("state", {})[SPENT] = own.spent
             await self._relay(scope, replay.again, send)

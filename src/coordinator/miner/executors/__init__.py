@@ -1,18 +1,21 @@
 """Executors: the code that runs the jobs of a service, one module or folder per service."""
 
-from coordinator.miner.executors.base import (
-    BlobAccess,
-    Discovery,
-    Executor,
-    ExecutorError,
-    Outcome,
-    Work,
-    Workspace,
-    discover_executors,
-    load_executors,
-    payload_of,
-)
-from coordinator.services.base import OutputFile
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coordinator.miner.executors.base import (
+        BlobAccess,
+        Discovery,
+        Executor,
+        Outcome,
+        Work,
+        Workspace,
+        discover_executors,
+        load_executors,
+        payload_of,
+    )
+    from coordinator.miner.executors.errors import ExecutorError
+    from coordinator.services.base import OutputFile
 
 __all__ = [
     "BlobAccess",
@@ -27,3 +30,14 @@ __all__ = [
     "load_executors",
     "payload_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the interface when it is asked for: a job's child process does without most of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from coordinator.miner.executors import base, errors
+    from coordinator.services.base import OutputFile
+
+    known = {**vars(base), "ExecutorError": errors.ExecutorError, "OutputFile": OutputFile}
+    return known[name]

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from coordinator.crypto.json_size import has_more_values
 from coordinator.domain.matching.units import CountedUnit
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.limits import Share, whole_machine
 from coordinator.services.base import WHOLE_RESULT_TYPE, KnownService, LargeResult, OutputFile, P
 from coordinator.validation import meant_field
@@ -31,33 +32,7 @@ INLINE_BYTES: Final = 512 << 10
 INLINE_VALUES: Final = 16_384
 """Of a result in a message, which has 1 MiB and 50,000 values; the check by a schema needs a reserve, too."""
 
-INVALID_PAYLOAD: Final = "INVALID_PAYLOAD"
-INPUT_TOO_LARGE: Final = "INPUT_TOO_LARGE"
-EXECUTOR_TIMEOUT: Final = "EXECUTOR_TIMEOUT"
-EXECUTOR_FAILED: Final = "EXECUTOR_FAILED"
-EXECUTOR_KILLED: Final = "EXECUTOR_KILLED"
-OUTPUT_TOO_LARGE: Final = "OUTPUT_TOO_LARGE"
-RESOURCE_LIMIT: Final = "RESOURCE_LIMIT"
-"""The work needs more memory, disk space or processes than one job may have."""
-UNSUPPORTED: Final = "UNSUPPORTED"
-ENGINE_UNAVAILABLE: Final = "ENGINE_UNAVAILABLE"
-"""The executor can't reach its engine. The miner checks the engine at once; if it is still unreachable, the
-miner hands the job back instead of failing it."""
-
 _log = structlog.get_logger(__name__)
-
-
-class ExecutorError(Exception):
-    """The job failed. `detail` is for the client: no paths, names or secrets of this machine.
-
-    `retryable` says whether another attempt, perhaps on another miner, may succeed.
-    """
-
-    def __init__(self, code: str, detail: str, *, retryable: bool = False) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
-        self.retryable = retryable
 
 
 class BlobAccess(Protocol):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError, Outcome, Work, payload_of
+from coordinator.miner.executors.base import Outcome, Work, payload_of
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 from coordinator.services.checksum import SERVICE, Checksum, ChecksumPayload, Checksums
 
 _NEW: Final[dict[str, Callable[[bytes], Any]]] = {

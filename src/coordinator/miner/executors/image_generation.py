@@ -15,16 +15,14 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome, Work, payload_of
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
+from coordinator.miner.executors.errors import (
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     UNSUPPORTED,
     ExecutorError,
-    Outcome,
-    Work,
-    payload_of,
 )
-from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.services.base import MAX_INTEGER
 from coordinator.services.image_generation import (
     SERVICE,

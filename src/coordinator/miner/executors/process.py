@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.miner.executors import launch, usage
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.errors import (
     EXECUTOR_FAILED,
     EXECUTOR_KILLED,
     EXECUTOR_TIMEOUT,

@@ -9,15 +9,9 @@ import math
 import time
 from typing import Any, Final
 
-from coordinator.miner.executors.base import (
-    EXECUTOR_FAILED,
-    INVALID_PAYLOAD,
-    ExecutorError,
-    Outcome,
-    Work,
-    payload_of,
-)
+from coordinator.miner.executors.base import Outcome, Work, payload_of
 from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
+from coordinator.miner.executors.errors import EXECUTOR_FAILED, INVALID_PAYLOAD, ExecutorError
 from coordinator.services.reranking import SERVICE, RankedDocument, Ranking, RerankPayload
 
 _SCORES: Final = ("relevance_score", "score")

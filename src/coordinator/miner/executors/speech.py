@@ -16,10 +16,6 @@ from typing import Any, Final
 
 from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.base import (
-    EXECUTOR_FAILED,
-    INVALID_PAYLOAD,
-    UNSUPPORTED,
-    ExecutorError,
     Outcome,
     Work,
     document_of,
@@ -27,6 +23,12 @@ from coordinator.miner.executors.base import (
 )
 from coordinator.miner.executors.counts import media_minutes
 from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
+from coordinator.miner.executors.errors import (
+    EXECUTOR_FAILED,
+    INVALID_PAYLOAD,
+    UNSUPPORTED,
+    ExecutorError,
+)
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.limits import Share

@@ -11,17 +11,15 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome, Work, payload_of
+from coordinator.miner.executors.counts import media_minutes
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
+from coordinator.miner.executors.errors import (
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     UNSUPPORTED,
     ExecutorError,
-    Outcome,
-    Work,
-    payload_of,
 )
-from coordinator.miner.executors.counts import media_minutes
-from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.miner.executors.ffmpeg.arguments import safe_input
 from coordinator.miner.executors.ffmpeg.executor import find_ffmpeg
 from coordinator.miner.executors.limits import Share

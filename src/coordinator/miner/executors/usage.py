@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from coordinator.miner.executors.base import RESOURCE_LIMIT, ExecutorError
+from coordinator.miner.executors.errors import RESOURCE_LIMIT, ExecutorError
 from coordinator.miner.executors.limits import Bound
 
 WATCH_SECONDS: Final = 0.1

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from coordinator.miner.executors.base import EXECUTOR_TIMEOUT, ExecutorError
+from coordinator.miner.executors.errors import EXECUTOR_TIMEOUT, ExecutorError
 from coordinator.miner.executors.process import run_program
 from coordinator.miner.gpus.found import Collected, GpuReport, one_line
 

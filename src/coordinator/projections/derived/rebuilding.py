@@ -50,10 +50,11 @@ def rebuild_all(
     `heartbeat_timeout`: seconds, the length of the leases from now on. `progress(position, head)`.
     """
     folds = _all_tables(event_log, now, heartbeat_timeout)
+    folding = [fold for fold in folds if not isinstance(fold, TreeTables)]  # nothing is written of the tree
     with database.transaction() as tables:
         before = {fold.follower: tables.position(fold.follower) for fold in folds}
         count, head = projector.rebuild_in(
-            tables, event_log, progress, lambda events: _take_all(folds, events)
+            tables, event_log, progress, lambda events: _take_all(folding, events)
         )
         for fold in folds:
             is_unused = isinstance(fold, SettlementTables) and not fold.any_money
@@ -85,7 +86,7 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
     for events in projector.read_ahead(event_log):
         for fold in folds:
             upto = positions[fold.follower]
-            _take(fold, events, upto)
+            _take_all([fold], [recorded for recorded in events if recorded.position <= upto])
         if events[-1].position >= last:
             break
     for fold in folds:
@@ -94,11 +95,6 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
 
 def _take_all(folds: Sequence[DerivedTables], events: Sequence[Recorded]) -> None:
     for fold in folds:
-        _take(fold, events, events[-1].position)
-
-
-def _take(fold: DerivedTables, events: Sequence[Recorded], upto: int) -> None:
-    for recorded in events:
-        if recorded.position > upto:
-            return
-        fold.take(recorded)
+        take = fold.take
+        for recorded in events:
+            take(recorded)

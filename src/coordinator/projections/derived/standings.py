@@ -64,6 +64,8 @@ class Standings:
         """`work` and `holder` are those before the event."""
         now = event.at / 1000
         match event:
+            case JobSubmitted() | JobStarted() | JobRequeued():
+                pass  # no outcome; the most frequent ones
             case JobAttemptEnded():
                 if work is not None:
                     outcome = "too_slow" if event.error_code == "TOO_SLOW" else event.outcome
@@ -76,8 +78,6 @@ class Standings:
             case JobFailed() | JobCanceled() | JobExpired():
                 if work is not None:
                     self._judge.note_no_verdict(work)
-            case JobSubmitted() | JobStarted() | JobRequeued():
-                pass  # no outcome
             case _:
                 assert_never(event)
 

@@ -48,9 +48,8 @@ class TimerTables:
         """`now`: Unix milliseconds; `heartbeat_timeout`: seconds, the length of a new lease."""
         self._now = now
         self._lease_ms = int(heartbeat_timeout * 1000)
-        self._leases: dict[str, dict[str, Any]] = {}
-        self._started_at: dict[str, int] = {}
-        """By job. Not compared: a clock that was set moves it."""
+        self._running: dict[str, tuple[Recorded, JobStarted]] = {}
+        """By job, the start of its attempt."""
         self._sessions: dict[str, dict[str, Any]] = {}
 
     def take(self, recorded: Recorded) -> None:
@@ -64,14 +63,15 @@ class TimerTables:
         return str(row["job_id" if table == LEASES else "miner_id"])
 
     def differences(self, stored: StoredRows) -> Iterator[str]:
-        yield from compare(LEASES, self._leases, stored[LEASES])
+        leases = {job_id: _lease(*started) for job_id, started in self._running.items()}
+        yield from compare(LEASES, leases, stored[LEASES])
         yield from compare(SESSIONS, self._sessions, stored[SESSIONS])
 
     def write(self, tables: Tables) -> None:
         now = self._now()
         leases: list[Row] = [
-            {**row, "lease_until": now + self._lease_ms, "started_at": self._started_at[job_id]}
-            for job_id, row in self._leases.items()
+            {**_lease(recorded, event), "lease_until": now + self._lease_ms, "started_at": event.at}
+            for recorded, event in self._running.values()
         ]
         sessions: list[Row] = [
             {**row, "last_seen": now, "gpu_memory_json": None} for row in self._sessions.values()
@@ -84,17 +84,9 @@ class TimerTables:
         job_id = recorded.key
         match event:
             case JobStarted():
-                self._leases[job_id] = {
-                    "job_id": job_id,
-                    "attempt": event.attempt,
-                    "miner_id": event.miner_id,
-                    "session_id": event.session_id,
-                    "traceparent": recorded.metadata.traceparent,
-                }
-                self._started_at[job_id] = event.at
+                self._running[job_id] = recorded, event
             case JobAttemptEnded() | JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
-                self._leases.pop(job_id, None)
-                self._started_at.pop(job_id, None)
+                self._running.pop(job_id, None)
             case JobSubmitted() | JobRequeued():
                 pass  # a queued job has no lease
             case _:
@@ -113,3 +105,14 @@ class TimerTables:
                 pass  # its session lives until it leaves
             case _:
                 assert_never(event)
+
+
+def _lease(recorded: Recorded, event: JobStarted) -> Row:
+    """The columns that follow from the start. Its moment is not compared: a clock that was set moves it."""
+    return {
+        "job_id": recorded.key,
+        "attempt": event.attempt,
+        "miner_id": event.miner_id,
+        "session_id": event.session_id,
+        "traceparent": recorded.traceparent,
+    }

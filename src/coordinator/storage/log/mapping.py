@@ -37,7 +37,7 @@ NO_METADATA = b"{}"
 """For the library's own append; its test cases do not use our events."""
 
 
-_METADATA = re.compile(rb'\{"command_id":"(?:[^"\\]|\\.)*","traceparent":"[^"\\]*"\}')
+_METADATA = re.compile(rb'\{"command_id":"[^"\\]*(?:\\.[^"\\]*)*","traceparent":"[^"\\]*"\}')
 
 
 class UnreadableEvent(LogError):

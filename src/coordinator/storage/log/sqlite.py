@@ -248,7 +248,16 @@ class SqliteEventLog:
     def _rows(self, statement: str, *parameters: object) -> Iterator[StoredRow]:
         with self._file.reading() as connection:
             rows = connection.execute(statement, parameters).fetchall()
-        return ((position, UUID(hex), *rest) for position, hex, *rest in rows)
+        streams = _Uuids()
+        return ((position, streams[hex], *rest) for position, hex, *rest in rows)
+
+
+class _Uuids(dict[str, UUID]):
+    """By their hex digits. Making one takes a microsecond, and most streams have several events in a page."""
+
+    def __missing__(self, hex: str) -> UUID:
+        made = self[hex] = UUID(hex)
+        return made
 
 
 def _hexes(ids: Collection[UUID]) -> str:

@@ -141,6 +141,14 @@ class PostgresTables:
         sql = f"DELETE FROM {table} WHERE {key} = ANY(%b::text[])"  # noqa: S608 - names from the catalogue
         self._gather(table, set(keys), sql, [Column("text", list(keys))])
 
+    @contextmanager
+    def refill(self, tables: Collection[str]) -> Iterator[None]:
+        """The indexes stay: without them, readers of the old rows would have to wait."""
+        self._send()
+        for table in tables:
+            self._writing().execute(cast("Any", f"DELETE FROM {table}"))  # noqa: S608 - names of ours
+        yield
+
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         named = self._statements[statement]
         self._send()

@@ -14,6 +14,11 @@ from coordinator.storage.connections.sqlite_file import SqliteFile
 from coordinator.storage.tables.statements import SQL_DIRECTORY, SqlStatements, load_statements
 from coordinator.storage.tables.table_schemas import TableSchema, TableSchemas
 
+_PLAIN_INDEXES = """
+SELECT i.name, m.sql FROM pragma_index_list(?) AS i JOIN sqlite_master AS m ON m.name = i.name
+WHERE i.origin = 'c' AND NOT i."unique"
+"""
+
 
 class SqliteDatabase:
     """A `Database` in the SQLite file `path`; `migrate` has made its tables.
@@ -83,6 +88,20 @@ class SqliteTables:
             f"DELETE FROM {table} WHERE {key} IN (SELECT value FROM json_each(?))",  # noqa: S608
             (json.dumps(list(keys)),),
         )
+
+    @contextmanager
+    def refill(self, tables: Collection[str]) -> Iterator[None]:
+        """The indexes are made when the rows are there: sorted, in a third of the time and with few pages."""
+        connection = self._writing()
+        indexes: list[str] = []
+        for table in tables:
+            connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
+            for name, sql in connection.execute(_PLAIN_INDEXES, (table,)).fetchall():
+                connection.execute(f"DROP INDEX {name}")
+                indexes.append(sql)
+        yield
+        for sql in indexes:
+            connection.execute(sql)
 
     def query(self, statement: str, **params: Any) -> list[dict[str, Any]]:
         named = self._statements[statement]

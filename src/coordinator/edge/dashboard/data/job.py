@@ -160,7 +160,7 @@ async def story(context: EdgeContext, viewer: Viewer, job_id: UUID) -> JobStory:
                 facts=told.model_dump(mode="json"),
             )
         )
-    trace = read_traceparent(history[0].metadata.traceparent)
+    trace = read_traceparent(history[0].traceparent)
     own = viewer.may_change_job_of(row.client)
     return JobStory(
         job=found_job(row),

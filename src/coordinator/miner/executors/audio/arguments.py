@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
 from coordinator.miner.executors.media.audio_encoders import (
     SoundSettings,
     SourceSound,

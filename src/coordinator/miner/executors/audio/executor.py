@@ -20,18 +20,16 @@ from coordinator.miner.executors.audio.arguments import (
     needs_measuring,
     preparation,
 )
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome, Work, payload_of
+from coordinator.miner.executors.counts import gigabytes, media_minutes
+from coordinator.miner.executors.errors import (
     EXECUTOR_FAILED,
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
-    Outcome,
-    Work,
-    payload_of,
 )
-from coordinator.miner.executors.counts import gigabytes, media_minutes
 from coordinator.miner.executors.ffmpeg.arguments import safe_input, threads_of
 from coordinator.miner.executors.ffmpeg.executor import FfmpegExecutor, find_ffmpeg
 from coordinator.miner.executors.limits import Share

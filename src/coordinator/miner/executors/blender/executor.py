@@ -20,17 +20,15 @@ from typing import Any, Final
 
 from coordinator.domain.matching.gpus import Vendor
 from coordinator.domain.matching.units import CountedUnit
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome, Work, payload_of
+from coordinator.miner.executors.counts import gigabytes
+from coordinator.miner.executors.errors import (
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
-    Outcome,
-    Work,
-    payload_of,
 )
-from coordinator.miner.executors.counts import gigabytes
 from coordinator.miner.executors.process import Finished, killed, run_program
 from coordinator.services.base import OutputFile
 from coordinator.services.rendering_3d import MAX_FILES, SERVICE, RenderedFrames, RenderPayload

@@ -15,11 +15,11 @@ os.environ.setdefault("POLARS_MAX_THREADS", "2")
 
 import polars as pl
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.data.faults import MAX_COLUMNS, Unfit
 from coordinator.miner.executors.data.reading import check_memory, read_table
 from coordinator.miner.executors.data.steps import apply_step, split_rows
 from coordinator.miner.executors.data.writing import type_of, write
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
 
 
 def work(plan: Mapping[str, Any], report: Callable[[float, str], None]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.data.faults import Unfit, shown
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 
 TRUE: Final = ("true", "yes", "1")
 FALSE: Final = ("false", "no", "0")

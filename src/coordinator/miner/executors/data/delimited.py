@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError
 from coordinator.miner.executors.data.faults import Cells, bad_input, check_width, shown
 from coordinator.miner.executors.data.text_files import MAX_LINE_CHARACTERS, lines_of
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, ExecutorError
 
 DELIMITERS: Final = (",", ";", "\t", "|")
 """Those that are found out, in the order of preference."""

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from coordinator.miner.executors.base import ExecutorError
 from coordinator.miner.executors.data.faults import Cells, Places, bad_input, check_names, check_width, shown
 from coordinator.miner.executors.data.text_files import lines_of
+from coordinator.miner.executors.errors import ExecutorError
 
 ROWS_AT_ONCE: Final = 5_000
 EXACT_IN_FLOAT: Final = 2**53

@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, ExecutorError
 from coordinator.miner.executors.data.column_types import apply_types
 from coordinator.miner.executors.data.delimited import read_delimited
 from coordinator.miner.executors.data.faults import Cells, Places, bad_input, check_names, check_width, shown
 from coordinator.miner.executors.data.json_lines import JsonLines
 from coordinator.miner.executors.data.text_files import check_encoding
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, ExecutorError
 
 
 def read_table(plan: Mapping[str, Any], notes: list[str]) -> pl.DataFrame:

@@ -11,10 +11,10 @@ from typing import Any, Final
 import polars as pl
 import polars.selectors as cs
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.data.column_types import convert, named, not_fitting
 from coordinator.miner.executors.data.faults import Unfit, shown
 from coordinator.miner.executors.data.text import clean, first_of_similar
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 
 PARTS: Final = ("train", "validation", "test")
 ROBUST_RANGE: Final = (0.25, 0.75)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.data.faults import bad_input
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
 
 MAX_LINE_CHARACTERS: Final = 32 * 2**20
 LEAST_UNPACKED_BYTES: Final = 256 * 2**20

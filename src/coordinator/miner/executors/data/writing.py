@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.data.column_types import as_json
 from coordinator.miner.executors.data.faults import shown
 from coordinator.miner.executors.data.json_lines import RAW, is_exact_float
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 
 _TYPES: Final[dict[Any, str]] = {
     pl.String: "text",

@@ -16,19 +16,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome, Work, payload_of
+from coordinator.miner.executors.embedding.npy import VectorFile
+from coordinator.miner.executors.embedding.static_models import Embedded, StaticModels
+from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
+from coordinator.miner.executors.errors import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INVALID_PAYLOAD,
     UNSUPPORTED,
     ExecutorError,
-    Outcome,
-    Work,
-    payload_of,
 )
-from coordinator.miner.executors.embedding.npy import VectorFile
-from coordinator.miner.executors.embedding.static_models import Embedded, StaticModels
-from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
 from coordinator.miner.settings import MinerSettings
 from coordinator.services.text_embedding import (
     MAX_TEXT_CHARACTERS,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from coordinator.miner.executors.base import EXECUTOR_FAILED, OUTPUT_TOO_LARGE, ExecutorError
+from coordinator.miner.executors.errors import EXECUTOR_FAILED, OUTPUT_TOO_LARGE, ExecutorError
 
 _HEADER_BYTES: Final = 128
 _MAGIC: Final = b"\x93NUMPY\x01\x00"

@@ -13,7 +13,9 @@ from typing import Any, Final
 import httpx
 from pydantic import ValidationError
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.engine.reasons import reason_in, reason_in_json
+from coordinator.miner.executors.engine.settings import EngineSettings
+from coordinator.miner.executors.errors import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     INPUT_TOO_LARGE,
@@ -22,8 +24,6 @@ from coordinator.miner.executors.base import (
     UNSUPPORTED,
     ExecutorError,
 )
-from coordinator.miner.executors.engine.reasons import reason_in, reason_in_json
-from coordinator.miner.executors.engine.settings import EngineSettings
 from coordinator.services.model_names import is_model_name, name_of_path
 from coordinator.validation import first_invalid_field
 from coordinator.wire.http.proxies import BadProxy, new_client

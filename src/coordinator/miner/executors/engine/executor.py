@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from coordinator.miner.executors.base import ENGINE_UNAVAILABLE, ExecutorError
 from coordinator.miner.executors.engine.client import Engine
+from coordinator.miner.executors.errors import ENGINE_UNAVAILABLE, ExecutorError
 
 
 class EngineExecutor:

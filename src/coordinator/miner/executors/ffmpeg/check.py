@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from coordinator.miner.executors.base import ExecutorError
+from coordinator.miner.executors.errors import ExecutorError
 from coordinator.miner.executors.ffmpeg.abilities import Abilities
 from coordinator.miner.executors.ffmpeg.encoders import ENCODERS, HARDWARE, before_input, family_of
 from coordinator.miner.executors.process import run_program

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.miner.executors.base import UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.errors import UNSUPPORTED, ExecutorError
 from coordinator.miner.executors.ffmpeg.pixel_formats import planar
 from coordinator.miner.executors.ffmpeg.source import UNKNOWN, Pictures, Source
 from coordinator.miner.executors.ffmpeg.tone_map import USUAL_PEAK_NITS

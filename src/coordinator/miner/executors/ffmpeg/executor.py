@@ -11,18 +11,16 @@ from typing import Final
 
 from coordinator.domain.matching.gpus import Vendor
 from coordinator.domain.matching.units import CountedUnit
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Outcome, Work, payload_of
+from coordinator.miner.executors.counts import gigabytes, media_minutes
+from coordinator.miner.executors.errors import (
     EXECUTOR_FAILED,
     EXECUTOR_TIMEOUT,
     INPUT_TOO_LARGE,
     OUTPUT_TOO_LARGE,
     UNSUPPORTED,
     ExecutorError,
-    Outcome,
-    Work,
-    payload_of,
 )
-from coordinator.miner.executors.counts import gigabytes, media_minutes
 from coordinator.miner.executors.ffmpeg.abilities import Abilities
 from coordinator.miner.executors.ffmpeg.arguments import MAX_SECONDS, MEDIA_TYPES, command, threads_of
 from coordinator.miner.executors.ffmpeg.check import DEVICES, abilities_of, lacking_filters, version_of

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
 from coordinator.miner.executors.ffmpeg.abilities import Abilities, Plan
 from coordinator.miner.executors.ffmpeg.arguments import (
     codecs_of,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from coordinator.miner.executors.base import OUTPUT_TOO_LARGE, ExecutorError
+from coordinator.miner.executors.errors import OUTPUT_TOO_LARGE, ExecutorError
 from coordinator.miner.executors.ffmpeg.source import Pictures
 
 MAX_SIDE: Final = 16_384

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.ffmpeg.source import Source, Track
 from coordinator.miner.executors.media.audio_encoders import SourceSound, bits_per_second, settings_for
 from coordinator.miner.executors.media.languages import same_language

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, Self
 
-from coordinator.miner.executors.base import ExecutorError
+from coordinator.miner.executors.errors import ExecutorError
 from coordinator.miner.executors.ffmpeg.pixel_formats import PixelFormat
 from coordinator.miner.executors.media.audio_encoders import SourceSound, sound_in
 from coordinator.miner.executors.media.first_sound import NO_GUESSES

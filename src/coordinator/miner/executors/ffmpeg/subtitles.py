@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
 from coordinator.miner.executors.ffmpeg.sounds import chosen
 from coordinator.miner.executors.ffmpeg.source import Source, Track
 from coordinator.services.video_transcoding import Transcode, TranscodeWebm

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from coordinator.miner.executors.base import EXECUTOR_FAILED, INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.errors import EXECUTOR_FAILED, INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.media.log import Log
 from coordinator.miner.executors.media.run import RunLimits, run_ffmpeg
 

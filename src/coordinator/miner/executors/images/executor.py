@@ -8,16 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from coordinator.domain.matching.units import CountedUnit
-from coordinator.miner.executors.base import (
-    INPUT_TOO_LARGE,
-    UNSUPPORTED,
-    ExecutorError,
-    Outcome,
-    Work,
-    payload_of,
-)
-from coordinator.miner.executors.child import CHECK_SECONDS, PING, output_of, run_in_child
+from coordinator.miner.executors.base import Outcome, Work, payload_of
+from coordinator.miner.executors.child import PING
 from coordinator.miner.executors.counts import gigabytes
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.in_child import CHECK_SECONDS, output_of, run_in_child
 from coordinator.miner.executors.limits import whole_machine
 from coordinator.services.image_processing import (
     SERVICE,

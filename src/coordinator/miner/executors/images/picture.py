@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from coordinator.miner.executors.base import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.errors import INPUT_TOO_LARGE, INVALID_PAYLOAD, ExecutorError
 
 DEEP: Final = "F"
 """The mode of a grey picture with more than 8 bits: floats from 0 to DEEP_WHITE."""

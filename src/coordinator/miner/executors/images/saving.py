@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from coordinator.miner.executors.base import EXECUTOR_FAILED, ExecutorError
+from coordinator.miner.executors.errors import EXECUTOR_FAILED, ExecutorError
 from coordinator.miner.executors.images.colours import to_16_bits
 from coordinator.miner.executors.images.operations import fill_of
 from coordinator.miner.executors.images.picture import DEEP, Picture

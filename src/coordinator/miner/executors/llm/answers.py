@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.base import Work
+from coordinator.miner.executors.errors import (
     ENGINE_UNAVAILABLE,
     EXECUTOR_FAILED,
     UNSUPPORTED,
     ExecutorError,
-    Work,
 )
 from coordinator.services.llm_inference import LlmPayload
 from coordinator.services.llm_inference.result import (

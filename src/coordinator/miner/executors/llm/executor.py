@@ -13,14 +13,13 @@ from typing import Any, Final
 
 from coordinator.domain.matching.units import CountedUnit
 from coordinator.miner.executors.base import (
-    INVALID_PAYLOAD,
-    ExecutorError,
     Outcome,
     Work,
     document_of,
     payload_of,
 )
 from coordinator.miner.executors.engine import Engine, EngineExecutor, EngineSettings
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.llm.answers import GrowingAnswer
 from coordinator.miner.executors.llm.requests import blamed, image_refs, request_of
 from coordinator.services.llm_inference import SERVICE, LlmPayload

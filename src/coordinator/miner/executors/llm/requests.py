@@ -6,7 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from coordinator.miner.executors.base import EXECUTOR_FAILED, INVALID_PAYLOAD, UNSUPPORTED, ExecutorError
+from coordinator.miner.executors.errors import (
+    EXECUTOR_FAILED,
+    INVALID_PAYLOAD,
+    UNSUPPORTED,
+    ExecutorError,
+)
 from coordinator.services.llm_inference import LlmPayload
 from coordinator.services.llm_inference.messages import (
     AssistantMessage,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.miner.executors.base import (
+from coordinator.miner.executors.errors import (
     EXECUTOR_FAILED,
     INPUT_TOO_LARGE,
     INVALID_PAYLOAD,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from coordinator.miner.executors.base import ExecutorError
+from coordinator.miner.executors.errors import ExecutorError
 from coordinator.miner.executors.media.audio_encoders import SourceSound
 from coordinator.miner.executors.media.run import NO_BANNER, RunLimits, run_ffmpeg
 

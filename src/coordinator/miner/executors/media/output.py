@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from coordinator.miner.executors.base import EXECUTOR_FAILED, INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.errors import EXECUTOR_FAILED, INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.media.complaints import telling_line
 from coordinator.miner.executors.media.log import Complaint, Counts, Log, Stream
 from coordinator.miner.executors.media.packets import PACKETS_FILE, Track, read_packets

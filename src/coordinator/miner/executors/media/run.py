@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.limits import Bound
 from coordinator.miner.executors.media import containers, recorded_live
 from coordinator.miner.executors.media.complaints import failure

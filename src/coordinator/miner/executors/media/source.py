@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from coordinator.miner.executors.base import INVALID_PAYLOAD, ExecutorError
+from coordinator.miner.executors.errors import INVALID_PAYLOAD, ExecutorError
 from coordinator.miner.executors.media.complaints import clean, nothing_decoded, says_something
 from coordinator.miner.executors.media.containers import Container
 from coordinator.miner.executors.media.log import Complaint, Log, Stream

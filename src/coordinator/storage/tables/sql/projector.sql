@@ -2,49 +2,25 @@
 -- Every row, for the comparison with the log.
 SELECT * FROM jobs;
 
--- name: projector_clear_jobs
--- Before a rebuild.
-DELETE FROM jobs;
-
 -- name: projector_all_miners
 -- Every row, for the comparison with the log.
 SELECT * FROM miners;
-
--- name: projector_clear_miners
--- Before a rebuild.
-DELETE FROM miners;
 
 -- name: projector_all_services
 -- Every row, for the comparison with the log.
 SELECT * FROM services;
 
--- name: projector_clear_services
--- Before a rebuild.
-DELETE FROM services;
-
 -- name: projector_all_api_keys
 -- Every row, for the comparison with the log.
 SELECT * FROM api_keys;
-
--- name: projector_clear_api_keys
--- Before a rebuild.
-DELETE FROM api_keys;
 
 -- name: projector_all_quotas
 -- Every row, for the comparison with the log.
 SELECT * FROM quotas;
 
--- name: projector_clear_quotas
--- Before a rebuild.
-DELETE FROM quotas;
-
 -- name: projector_all_webhooks
 -- Every row, for the comparison with the log.
 SELECT * FROM webhooks;
-
--- name: projector_clear_webhooks
--- Before a rebuild.
-DELETE FROM webhooks;
 
 -- name: projector_some_jobs
 -- These rows, for the comparison with the log.
@@ -74,10 +50,6 @@ SELECT * FROM webhooks WHERE webhook_id IN (:keys);
 -- Every row, for the comparison with the log.
 SELECT * FROM accounts;
 
--- name: projector_clear_accounts
--- Before a rebuild.
-DELETE FROM accounts;
-
 -- name: projector_some_accounts
 -- These rows, for the comparison with the log.
 SELECT * FROM accounts WHERE party IN (:keys);
@@ -85,10 +57,6 @@ SELECT * FROM accounts WHERE party IN (:keys);
 -- name: projector_all_entries
 -- Every row, for the comparison with the log.
 SELECT * FROM entries;
-
--- name: projector_clear_entries
--- Before a rebuild.
-DELETE FROM entries;
 
 -- name: projector_some_entries
 -- These rows, for the comparison with the log.
