@@ -66,9 +66,11 @@ class History:
 
     def submit(self, client: str, *jobs: str) -> None:
         """Together: they have one hold."""
-        before, held = self.of(client), None
+        before: Any = self.of(client)
+        held: account.AccountHeld | None = None
         for job_id in jobs:
             [(stream, one)] = account.hold(self.of(client), client, JOBS[job_id]["hold"], T0, ALICE)
+            assert isinstance(one, account.AccountHeld)
             held = one if held is None else account.together(held, one)
             self.states[stream] = EVOLVE["account"](before, held)
         assert held is not None

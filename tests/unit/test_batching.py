@@ -273,7 +273,7 @@ async def test_whatever_overtakes_commands_of_a_stream_keep_their_order(seed: in
     released = 0
     for _ in range(40):
         if chance.random() < 0.6:
-            some = []
+            some: list[AnyPrepared] = []
             for _ in range(chance.choice((1, 1, 2, 5))):
                 streams = chance.sample(range(1, 9), 3)
                 writes, reads = streams[: chance.choice((0, 0, 1))], streams[1 : chance.choice((1, 2))]

@@ -206,6 +206,7 @@ async def test_a_job_that_has_not_ended_is_not_settled(bench: Bench) -> None:
     """The whole command is refused, and is sent again later."""
     await together(bench, submit("1"), submit("2"))
     [ended] = await together(bench, JobCancel(job_id=job_stream("alice", "1")))
+    assert isinstance(ended, Accepted)
     jobs = ((job_stream("alice", "1"), ended.position), (job_stream("alice", "2"), ended.position + 1))
     answers = await bench.send(AccountSettle(jobs=jobs), by=SYSTEM)
     assert codes(answers) == ["CONFLICT_STATE"]

@@ -39,6 +39,7 @@ from coordinator.domain.account import (
     AccountCarried,
     AccountCommand,
     AccountHeld,
+    AccountPosted,
     Contested,
     PaymentsSettled,
     SettledJob,
@@ -434,7 +435,7 @@ class World:
         set_apart = sum(frozen.values()) + waiting
         return total - set_apart, earned - set_apart
 
-    def _credits(self, entry: account.AccountPosted) -> dict[UUID, int]:
+    def _credits(self, entry: AccountPosted) -> dict[UUID, int]:
         """By job: the parts of a credit for the payments of a settlement."""
         settled = self.ledger.settlements[int(entry.posting.removeprefix("payments/")) - 1]
         if entry.party == FEES:

@@ -15,6 +15,8 @@ from coordinator.domain.account import (
     MAX_SETTLED,
     PAYMENTS_STREAM,
     Account,
+    AccountPosted,
+    AccountReleased,
     EndedJob,
     Payment,
     PaymentsSettled,
@@ -52,19 +54,24 @@ def settle(state: Settlements | None, *jobs: EndedJob, terms: Terms = TERMS) -> 
 
 def moved(decision: Decision) -> dict[str, Any]:
     """By party: the amount, and the ended holds."""
-    return {
-        f"{event.party} {'+' if event.topic == 'account.posted.v1' and event.amount > 0 else '-'}": (
-            (event.amount, event.released) if event.topic == "account.posted.v1" else (0, event.amount)
-        )
-        for _, event in decision
-        if account.is_account_event(event)
-    }
+    found: dict[str, Any] = {}
+    for _, event in decision:
+        if isinstance(event, AccountPosted):
+            found[f"{event.party} {'+' if event.amount > 0 else '-'}"] = event.amount, event.released
+        elif isinstance(event, AccountReleased):
+            found[f"{event.party} -"] = 0, event.amount
+    return found
+
+
+def entries(decision: Decision) -> list[AccountPosted]:
+    return [event for _, event in decision if isinstance(event, AccountPosted)]
 
 
 def settlement_of(decision: Decision) -> PaymentsSettled:
     """The last event of a decision, which has no other one in its stream."""
     [settled] = [event for stream, event in decision if stream == PAYMENTS_STREAM]
     assert decision[-1].event is settled
+    assert isinstance(settled, PaymentsSettled)
     return settled
 
 
@@ -84,9 +91,8 @@ def test_a_settlement_has_one_entry_for_each_client_each_miner_and_the_fees() ->
     assert (settled.number, settled.after, settled.until) == (1, 0, 50)
     assert [payment.job_id.int for payment in settled.payments] == [1, 2, 4]
     assert [unpaid.job_id.int for unpaid in settled.unpaid] == [3, 5]
-    entries = [event for _, event in decision if event.topic == "account.posted.v1"]
-    assert {entry.posting for entry in entries} == {"payments/1"}
-    assert {e.available_at for e in entries if e.amount > 0} == {settled.available_at}
+    assert {entry.posting for entry in entries(decision)} == {"payments/1"}
+    assert {e.available_at for e in entries(decision) if e.amount > 0} == {settled.available_at}
 
 
 def test_one_that_is_client_and_miner_has_an_entry_for_each() -> None:
@@ -114,7 +120,7 @@ def test_a_payment_is_the_price_within_the_hold(
     settled = settlement_of(decision)
     assert [(payment.amount, payment.fee) for payment in settled.payments] == ([paid] if paid else [])
     assert len(settled.unpaid) == (paid is None)
-    assert 0 not in [event.amount for _, event in decision if event.topic == "account.posted.v1"]
+    assert 0 not in [entry.amount for entry in entries(decision)]
 
 
 def test_settled_jobs_are_left_out_of_the_next_settlement() -> None:
@@ -171,7 +177,7 @@ def test_what_may_become_of_a_payment(topic: str, status: Any, allowed: bool) ->
     event = getattr(account, f"Payment{topic}")(**facts)
     state = None if status is None else account.Contested(UUID(int=1), status)
     if allowed:
-        after = {"Dismissed": "PAID"}.get(topic, topic.upper())
+        after: Any = {"Dismissed": "PAID"}.get(topic, topic.upper())
         assert EVOLVE["payment"](state, event) == account.Contested(UUID(int=1), after)
     else:
         with pytest.raises(CannotFollow):
