@@ -51,16 +51,20 @@ class Process:
         self.seen = self.log.head() if seen is None else seen
         self.settler.take_over(cast("Any", Positions(self.seen)))
 
-    async def read(self, count: int = 1000) -> None:
-        """Act on the next events, as the runner does."""
+    async def read(self, count: int = 1000, *, ticks: bool = True) -> None:
+        """Act on the next events, and tick, as the runner does; or stop before the tick."""
         events: Sequence[Recorded] = self.log.read(self.seen, count)
         if events:
             self.seen = events[-1].position
             await self.settler.act(events)
+            if ticks:
+                await self.tick(0)
 
     async def tick(self, seconds: float = PACE_SECONDS) -> None:
         self.seconds += seconds
         await self.settler.tick(self.seen)
+        if self.settler.settling is not None:
+            await self.settler.settling
 
 
 class Positions:
@@ -176,7 +180,7 @@ async def test_a_process_that_takes_over_goes_on_where_the_log_is(bench: Bench, 
     second = Process(bench.log, bench)
     second.take_over()
     await end(bench, "g", "h", "i", "j")
-    await second.read()
+    await second.read(ticks=False)
     # A full list, whose jobs are not the next ones.
     assert second.sent == []
     for _ in range(3):
@@ -222,7 +226,7 @@ async def test_one_that_stands_by_forgets_its_list(bench: Bench) -> None:
     process = Process(bench.log, bench)
     process.take_over()
     await end(bench, "a")
-    await process.read()
+    await process.read(ticks=False)
     process.settler.stand_by()
     await process.tick()
     assert process.sent == []

@@ -46,6 +46,14 @@ class Batch:
     def streams(self) -> frozenset[UUID]:
         return self.reads | self.writes
 
+    def holds_up(self, reading: Collection[UUID], writing: Collection[UUID]) -> bool:
+        """Whether a command that reads and writes these streams has to wait for it."""
+        return not (
+            self.writes.isdisjoint(writing)
+            and self.writes.isdisjoint(reading)
+            and self.reads.isdisjoint(writing)
+        )
+
 
 @dataclass(slots=True, eq=False)
 class _Submission:
@@ -127,14 +135,19 @@ class CommandBatches:
         """The first commands that no running batch holds up, nor a waiting command before them."""
         if not running:
             return [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-        writes = {stream for batch in running for stream in batch.writes}
-        reads = {stream for batch in running for stream in batch.reads}
         taken: list[_Waiting] = []
         held_up: list[_Waiting] = []
+        writes: set[UUID] = set()
+        reads: set[UUID] = set()
         while self._waiting and len(taken) < MAX_BATCH and len(held_up) < MAX_HELD_UP:
             one = self._waiting.popleft()
             reading, writing = one.prepared.reads, (one.prepared.stream, *one.prepared.writes)
-            if any(s in writes or s in reads for s in writing) or any(s in writes for s in reading):
+            if any(batch.holds_up(reading, writing) for batch in running) or (
+                held_up
+                and not (
+                    writes.isdisjoint(reading) and reads.isdisjoint(writing) and writes.isdisjoint(writing)
+                )
+            ):
                 held_up.append(one)
                 writes.update(writing)
                 reads.update(reading)

@@ -54,6 +54,8 @@ class Settler(FollowerBase):
         """Ended jobs and the positions of their ends, in their order."""
         self._unread: tuple[int, int] | None = None
         """The part of the log (after, until) whose ended jobs belong before those in `_due`."""
+        self.settling: asyncio.Task[None] | None = None
+        """Settles now; None, or done, while there is nothing to settle."""
 
     def take_over(self, tables: Tables) -> None:
         last = self._log.load([PAYMENTS_STREAM]).get(PAYMENTS_STREAM)
@@ -64,19 +66,26 @@ class Settler(FollowerBase):
         self._unread = (settled, seen) if settled < seen else None
 
     def stand_by(self) -> None:
-        self._due, self._unread = deque(), None
+        if self.settling is not None:
+            self.settling.cancel()
+        self._due, self._unread, self.settling = deque(), None, None
 
     async def act(self, events: Sequence[Recorded]) -> None:
         self._due += [(recorded.stream, recorded.position) for recorded in events if ends_job(recorded.event)]
-        if len(self._due) >= MAX_SETTLED and self._unread is None:
-            await self._settle(MAX_SETTLED)
 
     async def tick(self, stored_to: int) -> None:
         if self._unread is not None:
             self._due.extendleft(reversed(await asyncio.to_thread(self._read, *self._unread)))
             self._unread = None
-        if self._clock.monotonic() >= self._not_before:
-            await self._settle(1)
+        if self.settling is not None:
+            if not self.settling.done():
+                return
+            self.settling.result()
+            self.settling = None
+        least = 1 if self._clock.monotonic() >= self._not_before else MAX_SETTLED
+        if len(self._due) >= least:
+            # Beside the follower, which else falls behind the newest events that are in memory.
+            self.settling = asyncio.create_task(self._settle(self._due), name="settling")
 
     def _read(self, after: int, until: int) -> list[tuple[UUID, int]]:
         """The jobs that ended in a part of the log, without those that are known to have no hold."""
@@ -95,15 +104,17 @@ class Settler(FollowerBase):
             after = events[-1].position if events else until
         return ended
 
-    async def _settle(self, least: int) -> None:
-        """Settle what is due while there are at least so many jobs."""
-        while len(self._due) >= least:
-            jobs = tuple(self._due[place] for place in range(min(MAX_SETTLED, len(self._due))))
+    async def _settle(self, due: deque[tuple[UUID, int]]) -> None:
+        """Settle what is due, and what becomes due meanwhile while it fills a settlement."""
+        least = 1
+        while len(due) >= least:
+            jobs = tuple(due[place] for place in range(min(MAX_SETTLED, len(due))))
             [answer] = await self._handle([Intent(AccountSettle(jobs=jobs), SYSTEM)])
             if isinstance(answer, Refused):
                 log.warning("jobs were not settled", jobs=len(jobs), detail=answer.detail)
                 self._not_before = self._clock.monotonic() + AGAIN_SECONDS
                 return
             for _ in jobs:
-                self._due.popleft()
+                due.popleft()
+            least = MAX_SETTLED
         self._not_before = self._clock.monotonic() + PACE_SECONDS
