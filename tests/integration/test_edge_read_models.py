@@ -67,6 +67,7 @@ def a_job(number: int, **fields: Any) -> dict[str, Any]:
         "error_code": None,
         "error_message": None,
         "payload_digest": "d",
+        "hold": None,
         "result_digest": None,
         "units": None,
         "price": None,

@@ -47,6 +47,7 @@ def a_job(number: int, at: int, randomly: random.Random) -> dict[str, Any]:
         "error_code": code,
         "error_message": "the encoder asked for 100% of 18_2 GB!" if code == "OUT_OF_MEMORY" else None,
         "payload_digest": "a" * 64,
+        "hold": None,
         "result_digest": None,
         "units": None,
         "price": None,
