@@ -57,7 +57,7 @@ def history(length: int) -> list[NewEvent]:
         ended = account.EndedJob(job_id, len(events), "alice", 7)
         accounts = {"alice": state, "@fees": None}
         settle = account.SettleContext(T0 + len(events), ADMIN, (ended,), accounts, account.Terms())
-        command = account.AccountSettle(jobs=((job_id, len(events)),))
+        command = account.AccountSettle(after=0, jobs=((job_id, len(events)),))
         for stream, event in account.decide(settlements, command, settle):
             if stream == ACCOUNT:
                 events.append(event)

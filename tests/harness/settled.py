@@ -67,7 +67,7 @@ class History:
         parties = ("alice", miner, "@fees")
         accounts = dict(zip(parties, self.of(*parties), strict=True))
         context = account.SettleContext(T0, SYSTEM, (ended,), accounts, Terms(1000, 0))
-        command = account.AccountSettle(jobs=((job_id, position),))
+        command = account.AccountSettle(after=0, jobs=((job_id, position),))
         self.add(account.decide(self.states.get(PAYMENTS_STREAM), command, context))
 
     def close(self, number: int) -> None:

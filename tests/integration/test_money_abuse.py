@@ -132,7 +132,7 @@ async def test_two_coordinators_that_settle_a_job_at_once_pay_it_once(
         for number in range(0, 10, 2):
             # Their lists differ, and what was settled before is in some of them.
             lists = [tuple(due[begin:end]) for begin in (0, number) for end in (number + 1, number + 2)]
-            commands = [Intent(AccountSettle(jobs=jobs), SYSTEM) for jobs in lists]
+            commands = [Intent(AccountSettle(after=0, jobs=jobs), SYSTEM) for jobs in lists]
             answers = await asyncio.gather(
                 *(b.coordinator.gateway.handle([c]) for c in commands for b in (edge, other))
             )
@@ -140,7 +140,7 @@ async def test_two_coordinators_that_settle_a_job_at_once_pay_it_once(
             refused = [answer for [answer] in answers if isinstance(answer, Refused)]
             assert len(refused) < len(answers)
             assert all(answer.code is Code.UNAVAILABLE for answer in refused)
-            last = AccountSettle(jobs=tuple(due[number : number + 2]))
+            last = AccountSettle(after=0, jobs=tuple(due[number : number + 2]))
             await edge.coordinator.gateway.handle([Intent(last, SYSTEM)])
         await edge.reached(edge.coordinator.feed.head)
         entries = (await edge.alice.get("/v1/accounts/me/entries")).json()["items"]

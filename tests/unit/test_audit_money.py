@@ -90,7 +90,7 @@ class History:
     def settle(self) -> None:
         accounts = {party: self.of(party) for party in ("alice", "bob", "rig", "@fees")}
         context = account.SettleContext(T0, SYSTEM, tuple(self.ended), accounts, Terms(1000, 60_000))
-        command = account.AccountSettle(jobs=tuple((job.job_id, job.position) for job in self.ended))
+        command = account.AccountSettle(after=0, jobs=tuple((job.job_id, job.position) for job in self.ended))
         self.add(account.decide(self.states.get(PAYMENTS_STREAM), command, context))
 
     def payment(self) -> account.PaymentContext:

@@ -189,7 +189,7 @@ async def test_settlements_of_stale_lists_settle_each_job_once(bench: Bench) -> 
     answers = await together(bench, *(JobCancel(job_id=job_stream("alice", key)) for key in keys))
     ends = [answer.position for answer in answers if isinstance(answer, Accepted)]
     jobs = [(job_stream("alice", key), end) for key, end in zip(keys, ends, strict=True)]
-    first, second = AccountSettle(jobs=tuple(jobs[:2])), AccountSettle(jobs=tuple(jobs))
+    first, second = AccountSettle(after=0, jobs=tuple(jobs[:2])), AccountSettle(after=0, jobs=tuple(jobs))
     bench.committed.clear()
     answers = await bench.send(first, second, first, by=SYSTEM)
     assert [answer.body for answer in answers if isinstance(answer, Accepted)] == [
@@ -208,6 +208,6 @@ async def test_a_job_that_has_not_ended_is_not_settled(bench: Bench) -> None:
     [ended] = await together(bench, JobCancel(job_id=job_stream("alice", "1")))
     assert isinstance(ended, Accepted)
     jobs = ((job_stream("alice", "1"), ended.position), (job_stream("alice", "2"), ended.position + 1))
-    answers = await bench.send(AccountSettle(jobs=jobs), by=SYSTEM)
+    answers = await bench.send(AccountSettle(after=0, jobs=jobs), by=SYSTEM)
     assert codes(answers) == ["CONFLICT_STATE"]
     assert (await bench.bus.state(ACCOUNT)).held == 2 * HOLD

@@ -105,6 +105,8 @@ class Settler:
     def __init__(self) -> None:
         self.seen = 0
         self.due: deque[tuple[UUID, int]] = deque()
+        self.settled = 0
+        """Its list begins after this position."""
 
     def read(self, world: World, until: int) -> None:
         self.due += [(j, at) for at, j in world.ended if self.seen < at <= until]
@@ -116,6 +118,7 @@ class Settler:
         self.seen = stored
         after = settlements[-1].until if settlements else 0
         self.due = deque((j, at) for at, j in world.ended if after < at <= stored)
+        self.settled = after
 
 
 class Broken:
@@ -567,7 +570,9 @@ class World:
 
     def _settle_first(self, settler: Settler, count: int) -> None:
         jobs = tuple(settler.due)[:count]
-        command = account.AccountSettle(jobs=jobs)
+        if len(settler.due) > count and self.chance.random() < 0.1:
+            self._pass_over(jobs[-1], settler.due[count])
+        command = account.AccountSettle(after=settler.settled, jobs=jobs)
         if self.chance.random() < 0.1:
             self.delayed.append(self.prepare(command, SYSTEM))
             return  # it was not answered: the settler keeps its list
@@ -579,6 +584,14 @@ class World:
         assert all(j in self.ledger.settled for j, _ in jobs if j in self.held)
         for _ in jobs:
             settler.due.popleft()
+        settler.settled = self.ledger.settlements[-1].until if self.ledger.settlements else 0
+
+    def _pass_over(self, earlier: tuple[UUID, int], later: tuple[UUID, int]) -> None:
+        """The command before it was refused, or is under way: this one waits for it."""
+        reached = self.ledger.settlements[-1].until if self.ledger.settlements else 0
+        command = account.AccountSettle(after=earlier[1], jobs=(later,))
+        accepted = self.send(command, SYSTEM)
+        assert accepted == (earlier[1] <= reached)
 
     def transfer(self) -> None:
         kind = self.chance.choice((account.AccountDeposit, account.AccountWithdraw))

@@ -37,10 +37,10 @@ class Process:
         self.seen = 0
 
         async def handle(intents: Sequence[Intent]) -> list[Answer]:
-            [intent] = intents
-            self.sent.append([position for _, position in cast("Any", intent.command).jobs])
+            commands = [cast("Any", intent.command) for intent in intents]
+            self.sent += [[position for _, position in command.jobs] for command in commands]
             if self.is_refused:
-                return [Refused(Code.UNAVAILABLE, "not now")]
+                return [Refused(Code.UNAVAILABLE, "not now") for _ in intents]
             return await bench.gateway.handle(intents)
 
         clock = Clock(now=lambda: 0, monotonic=lambda: self.seconds)
@@ -140,14 +140,30 @@ async def test_a_full_settlement_does_not_wait_and_the_others_keep_the_pace(benc
     """As many as one command may have are settled at once; what is left waits for its tick."""
     process = Process(bench.log, bench)
     process.take_over()
-    await process.tick()
+    await end(bench, "first")
+    await process.read()
     await end(bench, *"abcdefghi")
     await process.read()
-    assert [len(jobs) for jobs in settled(bench)] == [FULL, FULL]
+    assert [len(jobs) for jobs in settled(bench)] == [1, FULL, FULL]
     await process.tick(PACE_SECONDS / 2)
-    assert len(settled(bench)) == 2
+    assert len(settled(bench)) == 3
     await process.tick(PACE_SECONDS)
-    assert settled(bench)[2:] == [ids("i")]
+    assert settled(bench)[3:] == [ids("i")]
+
+
+async def test_after_a_refusal_full_settlements_wait_too(bench: Bench) -> None:
+    """A log that is out of reach is not asked at each event."""
+    process = Process(bench.log, bench)
+    process.take_over()
+    process.is_refused = True
+    await end(bench, *"abcdefghi")
+    for _ in range(5):
+        await process.read()
+        await process.tick(AGAIN_SECONDS / 10)
+    assert len(process.sent) == 3
+    process.is_refused = False
+    await process.tick(AGAIN_SECONDS)
+    assert [len(jobs) for jobs in settled(bench)] == [FULL, FULL, 1]
 
 
 async def test_a_refused_settlement_is_sent_again_with_all_before_what_ended_since(bench: Bench) -> None:

@@ -48,7 +48,7 @@ def settle(state: Settlements | None, *jobs: EndedJob, terms: Terms = TERMS) -> 
     parties = {job.client for job in jobs} | {job.miner for job in jobs if job.miner} | {FEES}
     held = {job.client for job in jobs}
     accounts = {p: Account(p, 10_000, 300 * len(jobs)) if p in held else None for p in parties}
-    command = account.AccountSettle(jobs=tuple((job.job_id, job.position) for job in jobs))
+    command = account.AccountSettle(after=0, jobs=tuple((job.job_id, job.position) for job in jobs))
     return account.decide(state, command, account.SettleContext(T0, SYSTEM, jobs, accounts, terms))
 
 

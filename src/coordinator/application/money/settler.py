@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import get_args
 from uuid import UUID
 
@@ -27,6 +28,8 @@ PACE_SECONDS = 0.2
 """The least time between two settlements, unless one is full."""
 AGAIN_SECONDS = 1.0
 """The pause after a refused command."""
+MAX_COMMANDS = 8
+"""In one array. They are decided together, each after the one before."""
 READ_EVENTS = 2000
 
 log = structlog.get_logger("settler")
@@ -49,9 +52,16 @@ class Settler(FollowerBase):
         self._log = event_log
         self._handle = handle
         self._clock = clock
-        self._not_before = clock.monotonic()
+        self._next_at = clock.monotonic()
+        """Before it, only full settlements are sent."""
+        self._again_at = clock.monotonic()
+        """Before it, nothing is sent: a command was refused."""
         self._due: deque[tuple[UUID, int]] = deque()
         """Ended jobs and the positions of their ends, in their order."""
+        self._free: set[UUID] = set()
+        """Open jobs without a hold, as far as their submits were read."""
+        self._settled = 0
+        """The position up to which jobs are settled; `_due` has all that ended since, once all is read."""
         self._unread: tuple[int, int] | None = None
         """The part of the log (after, until) whose ended jobs belong before those in `_due`."""
         self.settling: asyncio.Task[None] | None = None
@@ -60,18 +70,17 @@ class Settler(FollowerBase):
     def take_over(self, tables: Tables) -> None:
         last = self._log.load([PAYMENTS_STREAM]).get(PAYMENTS_STREAM)
         event = last[-1].event if last else None
-        settled = event.until if isinstance(event, PaymentsSettled) else 0
+        self._settled = event.until if isinstance(event, PaymentsSettled) else 0
         seen = tables.position(self.name)
-        self._due = deque()
-        self._unread = (settled, seen) if settled < seen else None
+        self._unread = (self._settled, seen) if self._settled < seen else None
 
     def stand_by(self) -> None:
         if self.settling is not None:
             self.settling.cancel()
-        self._due, self._unread, self.settling = deque(), None, None
+        self._due, self._free, self._unread, self.settling = deque(), set(), None, None
 
     async def act(self, events: Sequence[Recorded]) -> None:
-        self._due += [(recorded.stream, recorded.position) for recorded in events if ends_job(recorded.event)]
+        self._due += _ended(events, self._free)
 
     async def tick(self, stored_to: int) -> None:
         if self._unread is not None:
@@ -82,39 +91,53 @@ class Settler(FollowerBase):
                 return
             self.settling.result()
             self.settling = None
-        least = 1 if self._clock.monotonic() >= self._not_before else MAX_SETTLED
-        if len(self._due) >= least:
+        now = self._clock.monotonic()
+        least = 1 if now >= self._next_at else MAX_SETTLED
+        if len(self._due) >= least and now >= self._again_at:
             # Beside the follower, which else falls behind the newest events that are in memory.
-            self.settling = asyncio.create_task(self._settle(self._due), name="settling")
+            self.settling = asyncio.create_task(self._settle(self._due, least), name="settling")
 
     def _read(self, after: int, until: int) -> list[tuple[UUID, int]]:
-        """The jobs that ended in a part of the log, without those that are known to have no hold."""
+        """The jobs that ended in a part of the log."""
         ended: list[tuple[UUID, int]] = []
-        free: set[UUID] = set()
         while after < until:
             events = self._log.read(after, READ_EVENTS)
-            for recorded in events:
-                if isinstance(recorded.event, JobSubmitted) and not recorded.event.hold:
-                    free.add(recorded.stream)
-                elif ends_job(recorded.event) and recorded.position <= until:
-                    if recorded.stream in free:
-                        free.remove(recorded.stream)
-                    else:
-                        ended.append((recorded.stream, recorded.position))
+            ended += _ended([recorded for recorded in events if recorded.position <= until], self._free)
             after = events[-1].position if events else until
         return ended
 
-    async def _settle(self, due: deque[tuple[UUID, int]]) -> None:
-        """Settle what is due, and what becomes due meanwhile while it fills a settlement."""
-        least = 1
+    async def _settle(self, due: deque[tuple[UUID, int]], least: int) -> None:
+        """Settle what is due, in settlements of at least so many jobs; then what fills one meanwhile."""
         while len(due) >= least:
-            jobs = tuple(due[place] for place in range(min(MAX_SETTLED, len(due))))
-            [answer] = await self._handle([Intent(AccountSettle(jobs=jobs), SYSTEM)])
-            if isinstance(answer, Refused):
-                log.warning("jobs were not settled", jobs=len(jobs), detail=answer.detail)
-                self._not_before = self._clock.monotonic() + AGAIN_SECONDS
-                return
-            for _ in jobs:
-                due.popleft()
+            jobs = list(islice(due, min(len(due) // least * least, MAX_SETTLED * MAX_COMMANDS)))
+            parts = [tuple(jobs[start : start + MAX_SETTLED]) for start in range(0, len(jobs), MAX_SETTLED)]
+            ends = [self._settled, *(part[-1][1] for part in parts)]
+            commands = [AccountSettle(after=end, jobs=part) for end, part in zip(ends, parts, strict=False)]
+            for part, answer in zip(
+                parts, await self._handle([Intent(c, SYSTEM) for c in commands]), strict=True
+            ):
+                if isinstance(answer, Refused):
+                    log.warning("jobs were not settled", jobs=len(part), detail=answer.detail)
+                    self._again_at = self._clock.monotonic() + AGAIN_SECONDS
+                    return
+                for _ in part:
+                    due.popleft()
+                self._settled = answer.body["until"]
             least = MAX_SETTLED
-        self._not_before = self._clock.monotonic() + PACE_SECONDS
+        self._next_at = self._clock.monotonic() + PACE_SECONDS
+
+
+def _ended(events: Sequence[Recorded], free: set[UUID]) -> list[tuple[UUID, int]]:
+    """The jobs that ended by these events, without those that are known to have no hold; changes `free`."""
+    ended: list[tuple[UUID, int]] = []
+    for recorded in events:
+        event = recorded.event
+        if isinstance(event, JobSubmitted):
+            if not event.hold:
+                free.add(recorded.stream)
+        elif ends_job(event):
+            if recorded.stream in free:
+                free.remove(recorded.stream)
+            else:
+                ended.append((recorded.stream, recorded.position))
+    return ended

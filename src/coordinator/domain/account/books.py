@@ -97,3 +97,23 @@ class Books:
                 "payout_address": after.payout_address,
             }
             self._append(AccountCarried(**self._common, **self._totals(party), **whole))
+
+
+def held(state: AccountState, party: str, amount: int, now: Millis, by: str) -> Decision:
+    """The events of a hold for one job. Every submit has one, so it takes no `Books` unless it has to."""
+    before = state or Account(party)
+    if (before.events + 2) % CARRIED_EVERY == 0:
+        books = Books(now, by, {party: state})
+        books.hold(party, amount)
+        return books.events
+    event = AccountHeld(
+        at=now,
+        by=by,
+        party=party,
+        balance=before.balance,
+        held=before.held + amount,
+        disputed=before.disputed,
+        jobs=1,
+        amount=amount,
+    )
+    return [StreamEvent(account_stream(party), event)]

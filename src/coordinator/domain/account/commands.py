@@ -41,10 +41,12 @@ class AccountWithdraw(Command, topic="account.withdraw", senders={Role.ADMIN}):
 class AccountSettle(Command, topic="account.settle", senders={Role.SYSTEM}):
     """Pay completed jobs from their holds, and release the holds of those that ended otherwise.
 
-    All jobs that have ended since the last settlement, up to the last one named, in the order of the log.
+    All jobs that ended after a position of the log, up to the last one named, in the order of their ends.
     Those that are settled already have no second effect.
     """
 
+    after: Position
+    """Refused while jobs before it are not settled: none is passed over."""
     jobs: Annotated[tuple[tuple[UUID, Position], ...], Field(min_length=1, max_length=MAX_SETTLED)]
     """Their ids, and the positions of the events that ended them."""
 

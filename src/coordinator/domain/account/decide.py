@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, assert_never, cast
 
-from coordinator.domain.account.books import Books
+from coordinator.domain.account.books import Books, held
 from coordinator.domain.account.commands import (
     AccountCommand,
     AccountDeposit,
@@ -68,9 +68,7 @@ def hold(state: AccountState, party: str, amount: int, now: Millis, principal: P
     available = (state or Account(party)).available(now)
     if available < amount:
         raise _insufficient(party, available, amount)
-    books = Books(now, principal.name, {party: state})
-    books.hold(party, amount)
-    return books.events
+    return held(state, party, amount, now, principal.name)
 
 
 def decide(
@@ -89,7 +87,7 @@ def decide(
             return _transfer(cast("TransferState", state), command, context)
         case AccountSettle():
             assert isinstance(context, SettleContext)
-            return _settle(cast("SettlementsState", state), context)
+            return _settle(cast("SettlementsState", state), command, context)
         case AccountDispute() | AccountDismiss() | AccountRefund():
             assert isinstance(context, PaymentContext)
             return _change(cast("PaymentState", state), command, context)
@@ -139,8 +137,10 @@ def _transfer(
     return books.also(stream, made)
 
 
-def _settle(state: SettlementsState, context: SettleContext) -> Decision:
+def _settle(state: SettlementsState, command: AccountSettle, context: SettleContext) -> Decision:
     number, after = (0, 0) if state is None else (state.number, state.until)
+    if command.after > after:
+        raise Refusal(Code.CONFLICT_STATE, "jobs that ended before these are not settled; settle them first")
     # A job that ended before is settled: two coordinators, or a command that is sent again.
     jobs = [job for job in context.jobs if job.position > after and job.hold]
     if not jobs:

@@ -59,6 +59,7 @@ def unit_price(asked: str | None, list_price: str) -> str:
     return list_price if asked is None else asked
 
 
+@functools.lru_cache(10_000)
 def most(price: str, units: str) -> int:
     """The most that so many units cost, in 10⁻⁶ of the unit of money, rounded up."""
     return -(-nanos(price) * nanos(units) // _PER_STEP)
