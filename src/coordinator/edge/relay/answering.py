@@ -137,9 +137,8 @@ class _Exchange:
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Have the application answer. Raises BadFrame."""
         http = scope["type"] == "http"
-        if (
-            http
-        ):  # as our server's own connections do: no task listens, and no timer guards a body that is here
+        if http:
+            # As our server's own connections do: no task listens, and no timer guards a body that is here.
             whole = self._link.has(Kind.REQUEST_END) and not self._link.has(Kind.REQUEST)
             self._client.has_sent_all = whole  # in one message, which the reader of a body expects then
             scope["state"][CLIENT] = self._client
