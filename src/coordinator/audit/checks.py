@@ -16,7 +16,7 @@ from coordinator.audit.jobs import Statement
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.log.leaf import BadLeaf, leaf
 from coordinator.crypto.signature import VerificationFailed
-from coordinator.crypto.statement import StatementVerifier
+from coordinator.crypto.statement import PARTIAL_VERSION, StatementVerifier, verify_partial_statement
 from coordinator.domain.registry import EVENTS
 
 _METADATA: Final = re.compile(
@@ -80,7 +80,10 @@ def check_statements(statements: Sequence[Statement]) -> Divergence | None:
     verifier = StatementVerifier()
     for statement in statements:
         try:
-            verifier.verify(statement.document, statement.key_id)
+            if statement.document.get("version") == PARTIAL_VERSION:
+                verify_partial_statement(statement.document, statement.key_id)
+            else:
+                verifier.verify(statement.document, statement.key_id)
         except VerificationFailed as failure:
             return Divergence(statement.position, "statement", f"{failure.code}: {failure.detail}")
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 from coordinator.audit.entries import Found
@@ -11,6 +11,8 @@ from coordinator.audit.settlement import TRANSIT, Batches
 from coordinator.audit.units import UNIT_TYPES
 
 Event = dict[str, Any]
+Signed = tuple[Event, str]
+"""A statement, and the key that must have signed it."""
 TOPICS: Final = ("account.", "payment.", "payments.", "transfer.", "settlement.")
 OUTSIDE: Final = "@outside"
 MILLION: Final = 1_000_000
@@ -41,7 +43,9 @@ class Money:
         self.settled: list[int] = [0, 0]
         """The number of the last settlement, and how far it reaches."""
         self.paid: dict[str, list[Any]] = {}
-        """Client, miner, amount, fee, end of the time for disputes, attempt, units and status, by job."""
+        """Client, miner, amount, fee, end of the time for disputes, and status, by job."""
+        self.kept: dict[str, list[Any]] = {}
+        """Client, hold, miner, attempt, and the facts of the work, of cancelled jobs whose holds wait."""
         self.transfers: set[str] = set()
         self.posting: list[Event] = []
         """The entries whose posting is not closed yet."""
@@ -61,8 +65,17 @@ class Money:
         if jobs > 1:
             self.set_aside[client] = [jobs - 1, left - amount]
 
-    def job_ended(self, submitted: Event, event: Event, position: int, *, completed: bool) -> None:
-        """Note what is to be paid for a job that has ended."""
+    def job_ended(
+        self,
+        submitted: Event,
+        event: Event,
+        position: int,
+        *,
+        completed: bool,
+        stopped: Event | None = None,
+    ) -> None:
+        """Note what is to be paid for a job that has ended; `stopped`: the claim of the work that a
+        cancellation ended."""
         if not submitted.get("hold"):
             return
         miner, price = None, 0
@@ -79,15 +92,19 @@ class Money:
                 event["attempt"],
                 event.get("units"),
                 UNIT_TYPES[submitted.get("unit")],
+                None if stopped is None or submitted.get("unit") else _work(submitted, stopped, event),
             ]
         )
 
     # --- money ----------------------------------------------------------------------------------------------
-    def follow(self, stream: str, topic: str, event: Event, position: int = 0) -> None:
-        """Follow one event of an account, a payment, a transfer or a batch. Raises Found."""
+    def follow(self, stream: str, topic: str, event: Event, position: int = 0) -> Signed | None:
+        """Follow one event of an account, a payment, a transfer or a batch; a statement to verify.
+
+        Raises Found.
+        """
         if topic.startswith("account."):
             self._account(stream, topic, event)
-            return
+            return None
         entries, self.posting = self.posting, []
         total = sum(entry["amount"] for entry in entries)
         if total:
@@ -101,7 +118,11 @@ class Money:
             self._settled(stream, event, entries, released)
             self.batches.settled(event, position)
         else:
-            self._payment(stream, topic, event, entries)
+            signed = self._payment(stream, topic, event, entries)
+            if topic == "payment.billed.v1":
+                self.batches.settled({"payments": [event]}, position)
+            return signed
+        return None
 
     def _account(self, stream: str, topic: str, event: Event) -> None:
         party = event["party"]
@@ -179,8 +200,17 @@ class Money:
         payments, unpaid = iter(event["payments"]), iter(event["unpaid"])
         moved: dict[str, int] = {}
         freed: dict[str, int] = {}
-        for _, job_id, client, hold, miner, price, attempt, units, unit_type in due:
+        waiting = iter(event["kept"])
+        kept_ids = {kept["job_id"] for kept in event["kept"]}
+        for _, job_id, client, hold, miner, price, attempt, units, unit_type, work in due:
             amount = min(price, hold)
+            if job_id in kept_ids:
+                told, at_work = next(waiting, None), None if work is None else work["miner"]
+                expected = {"job_id": job_id, "client": client, "miner": at_work, "attempt": attempt}
+                if told != {**expected, "hold": hold}:
+                    raise Found("money", f"job {job_id} was cancelled at work", expected, told)
+                self.kept[job_id] = [client, hold, at_work, attempt, work]
+                continue
             freed[client] = freed.get(client, 0) + hold
             if miner is None or not amount:
                 told = next(unpaid, None)
@@ -199,7 +229,7 @@ class Money:
             for party, part in _moved(client, miner, amount, fee).items():
                 moved[party] = moved.get(party, 0) + part
             self.paid[job_id] = [client, miner, amount, fee, event["available_at"], "PAID"]
-        if (further := next(payments, None) or next(unpaid, None)) is not None:
+        if (further := next(payments, None) or next(unpaid, None) or next(waiting, None)) is not None:
             raise Found("money", f"job {further['job_id']} is settled once, after its end")
         _check(entries, moved)
         told_freed: dict[str, int] = {}
@@ -213,16 +243,55 @@ class Money:
         if late:
             raise Found("money", "credits are pending until their disputes are over", [], late)
 
-    def _payment(self, stream: str, topic: str, event: Event, entries: list[Event]) -> None:
+    def _stopped(
+        self, topic: str, event: Event, entries: list[Event], released: list[Event]
+    ) -> Signed | None:
+        """The work on a cancelled job is paid by its statement, or not at all."""
+        job_id = event["job_id"]
+        kept = self.kept.pop(job_id, None)
+        if kept is None:
+            raise Found("money", f"the hold of job {job_id} waits for a statement, and ends once")
+        client, hold, miner, attempt, work = kept
+        billed = topic == "payment.billed.v1"
+        facts = [event["client"], event["miner"], event["hold"], event["attempt"] if billed else attempt]
+        if facts != [client, miner, hold, attempt]:
+            raise Found("money", f"{topic} names the work on job {job_id}", kept[:4], facts)
+        freed = [e["party"] for e in entries if e["released"]] + [e["party"] for e in released]
+        sums = sum(e["released"] for e in entries) + sum(e["amount"] for e in released)
+        if freed != [client] or sums != hold:
+            raise Found(
+                "money", f"the hold of job {job_id} ends once, and whole", [client, hold], [freed, sums]
+            )
+        if not billed:
+            _check(entries, {})
+            return None
+        said, amount, fee = event["statement"], event["amount"], event["fee"]
+        about = {name: said[name] for name in work["about"]}
+        if {**about, "job_id": said["job_id"]} != {**work["about"], "job_id": job_id}:
+            raise Found("statement", f"the statement is about the work on job {job_id}", work["about"], about)
+        stated = said["stopped_at_ms"] - said["started_at_ms"]
+        units, price = _time_bill(max(0, min(stated, work["millis"])), work["price"], work["most"])
+        owed = [units, min(price, hold), amount - fee]
+        if [event["units"], amount, event["credit"]] != owed or not 0 <= fee <= amount:
+            found = [event["units"], amount, event["credit"]]
+            raise Found("price", f"the work on job {job_id} is paid by its time", owed, found)
+        _check(entries, _moved(client, miner, amount, fee))
+        self.paid[job_id] = [client, miner, amount, fee, event["available_at"], "PAID"]
+        return said, work["key"]
+
+    def _payment(self, stream: str, topic: str, event: Event, entries: list[Event]) -> Signed | None:
         job_id = event["job_id"]
         in_stream(stream, "payment", job_id)
+        if topic in ("payment.billed.v1", "payment.lapsed.v1"):
+            released, self.released = self.released, []
+            return self._stopped(topic, event, entries, released)
         paid = self.paid.get(job_id)
         if paid is None:
             raise Found("money", f"job {job_id} was not paid")
         client, miner, amount, fee, available_at, status = paid
-        facts = [event["client"], event["miner"], event["credit"], event["available_at"]]
-        if facts != [client, miner, amount - fee, available_at]:
-            expected = [client, miner, amount - fee, available_at]
+        facts = [event[name] for name in ("client", "miner", "amount", "credit", "available_at")]
+        expected = [client, miner, amount, amount - fee, available_at]
+        if facts != expected:
             raise Found("money", f"{topic} names the payment of job {job_id}", expected, facts)
         follows = {"payment.disputed.v1": ("PAID",), "payment.dismissed.v1": ("DISPUTED",)}
         if status not in follows.get(topic, ("PAID", "DISPUTED", "KEPT")):
@@ -232,6 +301,7 @@ class Money:
             raise Found("money", f"{topic} tells whether job {job_id} was disputed", status)
         _check(entries, _moved(client, miner, -amount, -fee) if refunded else {})
         paid[5] = {"payment.disputed.v1": "DISPUTED", "payment.dismissed.v1": "KEPT"}.get(topic, "REFUNDED")
+        return None
 
     def finish(self) -> None:
         """At the end of the log. Raises Found if a posting is not whole, or if money came from nowhere."""
@@ -261,6 +331,28 @@ class Money:
         money.transfers = set(values["transfers"])
         money.batches = Batches.load(values["batches"])
         return money
+
+
+def _work(submitted: Event, started: Event, canceled: Event) -> Event:
+    """The facts of the work that a cancellation ended, as far as they decide its pay."""
+    return {
+        "miner": started["miner_id"].rpartition("@")[2],
+        "about": {
+            **{name: started[name] for name in ("attempt", "miner_id", "session_id")},
+            **{name: submitted[name] for name in ("service", "payload_digest")},
+        },
+        "key": started["miner_key"],
+        "millis": max(0, canceled["at"] - started["at"]),
+        "price": started["unit_price"],
+        "most": submitted["max_units"],
+    }
+
+
+def _time_bill(millis: int, price: str, most: str) -> tuple[str, int]:
+    """Units and price of so much work."""
+    paid = min(millis, int(Decimal(most) * 1000))
+    total = (paid * Decimal(price) / 1000).quantize(Decimal("0.000001"), ROUND_HALF_UP)
+    return f"{paid // 1000}.{paid % 1000:03d}", int(total * MILLION)
 
 
 def _add(pending: dict[str, int], moment: int, amount: int) -> None:

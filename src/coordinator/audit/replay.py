@@ -10,7 +10,7 @@ import orjson
 
 from coordinator.audit.content import CONTENT_ERASED, check_erasure
 from coordinator.audit.entries import Differing, Divergence, Entry, Found
-from coordinator.audit.jobs import FINALS, Job, Statement, follow, submit
+from coordinator.audit.jobs import FINALS, RUNNING, Job, Statement, follow, submit
 from coordinator.audit.money import TOPICS as MONEY
 from coordinator.audit.money import Money
 from coordinator.audit.parties import Parties
@@ -102,8 +102,7 @@ class Replay:
         if position <= self.position:
             raise Found("order", "positions increase", f"more than {self.position}", position)
         if not topic.startswith(_JOB):
-            self._other(entry)
-            return None
+            return self._other(entry)
         event = orjson.loads(state)
         job = self.jobs.get(stream)
         if job is None:
@@ -111,11 +110,14 @@ class Replay:
             return None
         if version != job.version + 1:
             raise Found("version", f"the next event of stream {stream}", job.version + 1, version)
+        at_work = job.held if job.state == RUNNING else None
         statement = follow(job, topic, event, position, self.parties)
         job.version = version
         self._move_row(job, topic, event, position)
         if topic in FINALS:
-            self.money.job_ended(job.submitted, event, position, completed=topic == "job.completed.v1")
+            stopped = at_work if topic == "job.canceled.v1" else None
+            completed = topic == "job.completed.v1"
+            self.money.job_ended(job.submitted, event, position, completed=completed, stopped=stopped)
             del self.jobs[stream]
             self._finals[UUID(stream).int & _LOW] = self._number(job.submitted["client"])
             if self._rows is not None and self._jobs_projected is None and (bad := self._rows.final(job.row)):
@@ -136,7 +138,7 @@ class Replay:
         self.jobs[entry.stream] = job
         self._move_row(job, entry.topic, event, entry.position)
 
-    def _other(self, entry: Entry) -> None:
+    def _other(self, entry: Entry) -> Statement | None:
         position, stream, version, topic = entry[:4]
         expected = self._versions.get(stream, 0) + 1
         if version != expected:
@@ -144,19 +146,20 @@ class Replay:
         self._versions[stream] = version
         if not entry.state:
             self.parties.unread.append(topic)
-            return
-        event = orjson.loads(entry.state)
+            return None
+        event, signed = orjson.loads(entry.state), None
         if topic == CONTENT_ERASED:
             self._erased(entry, event)
-            return
+            return None
         if topic.startswith(MONEY):
-            self.money.follow(stream, topic, event, position)
+            signed = self.money.follow(stream, topic, event, position)
         else:
             self.parties.follow(stream, topic, event, position)
         if topic == SIGNING_KEY and self._trusted is not None and event["key_id"] not in self._trusted:
             raise Found("key", "the log introduces a signing key that is not trusted", None, event["key_id"])
         if self._rows is not None and self._jobs_projected is None:
             move_other_row(self._others, topic, event, position)
+        return None if signed is None else Statement(position, *signed)
 
     def _erased(self, entry: Entry, event: dict[str, Any]) -> None:
         if entry.version != 1:

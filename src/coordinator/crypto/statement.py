@@ -22,6 +22,7 @@ from coordinator.crypto.signature import (
 from coordinator.validation import first_invalid_field
 
 STATEMENT_VERSION: Final = "1"
+PARTIAL_VERSION: Final = "1 partial"
 MAX_SHARED: Final = 16
 """The most statements under one signature of ours: more lengthen the path and save little."""
 _KIND: Final = "statements"
@@ -69,6 +70,29 @@ class SignedStatement(Statement):
     """A statement and the miner's signature over the canonical bytes of everything but `signature`."""
 
     signature: StatementSignature
+
+
+class PartialStatement(StrictModel):
+    """A miner's statement about the work on a job that was cancelled meanwhile: no result, time alone.
+
+    It has another version than a statement of a result, so that neither can stand for the other.
+    """
+
+    version: Literal["1 partial"] = "1 partial"
+    job_id: Name
+    attempt: Attempt
+    miner_id: Name
+    session_id: Name
+    service: Name
+    payload_digest: Digest
+    started_at_ms: Instant
+    stopped_at_ms: Instant
+
+
+class SignedPartialStatement(PartialStatement):
+    """A partial statement, and the signature over the canonical bytes of everything but `signature`."""
+
+    signature: Signature
 
 
 def sign_statement(key: SigningKey, statement: Statement | Mapping[str, Any]) -> dict[str, Any]:
@@ -140,3 +164,20 @@ def _signed_of(statement: bytes, tree: Mapping[str, Any]) -> bytes:
 
 def _content(statement: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in statement.items() if name != SIGNATURE_MEMBER}
+
+
+def verify_partial_statement(signed: Mapping[str, Any], key_id: str) -> None:
+    """Check a partial statement against the key that the miner registered. Raises as `verify_statement`."""
+    try:
+        SignedPartialStatement.__pydantic_validator__.validate_python(signed)
+        message = canonical(_content(signed))
+    except ValidationError as error:
+        fault = first_invalid_field(error).text("statement")
+        raise VerificationFailed("STATEMENT_MALFORMED", fault) from None
+    except CanonicalError as error:
+        raise VerificationFailed("STATEMENT_MALFORMED", str(error)) from None
+    signature = signed[SIGNATURE_MEMBER]
+    if signature["key_id"] != key_id:
+        raise VerificationFailed("STATEMENT_KEY", f"signed with {signature['key_id']}, expected {key_id}")
+    if not matches(key_id, signature["sig"], message):
+        raise VerificationFailed("STATEMENT_SIGNATURE", "the miner's signature does not match the statement")

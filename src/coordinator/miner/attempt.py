@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from coordinator.crypto.canonical import CanonicalError, canonical_json, salted_digest
-from coordinator.crypto.statement import STATEMENT_VERSION
+from coordinator.crypto.statement import PARTIAL_VERSION, STATEMENT_VERSION
 from coordinator.miner.executors.base import (
     BlobAccess,
     Executor,
@@ -66,6 +66,7 @@ class Attempt:
     """
 
     __slots__ = (
+        "_began_at",
         "_blobs",
         "_due",
         "_executor",
@@ -74,6 +75,7 @@ class Attempt:
         "_inline_in",
         "_share",
         "_signer",
+        "_stopped_at",
         "_task",
         "crash",
         "fault",
@@ -127,6 +129,7 @@ class Attempt:
         self._inline_in: asyncio.Task[Any] | None = None
         self._due = 0.0
         self._expired = False
+        self._began_at = self._stopped_at = 0
 
     @property
     def key(self) -> tuple[str, int]:
@@ -152,6 +155,7 @@ class Attempt:
         """Stop the executor, if it runs. A report under way continues: the result may still count."""
         if self.stopped is None and not self.reporting:
             self.stopped = reason
+            self._stopped_at = now_ms()
             self.fault = reason.value
             if self._task is not None:
                 self._task.cancel()
@@ -165,7 +169,7 @@ class Attempt:
         if self.stopped:
             return None
         workspace = Workspace(self._folder)
-        started = now_ms()
+        started = self._began_at = now_ms()
         span = begin_execution(self.offer.service, self.traceparent)
         try:
             outcome = await self._execute(workspace, inline=inline)
@@ -191,6 +195,23 @@ class Attempt:
                 await asyncio.shield(asyncio.to_thread(workspace.remove))
         self.reporting = True
         return report
+
+    def partial_statement(self) -> dict[str, Any] | None:
+        """The content of a statement about the work until it was stopped; None if none was done."""
+        if not self._began_at or not self._stopped_at:
+            return None
+        offer = self.offer
+        return {
+            "version": PARTIAL_VERSION,
+            "job_id": self.job_id,
+            "attempt": offer.attempt,
+            "miner_id": self.miner_id,
+            "session_id": self.session_id,
+            "service": offer.service,
+            "payload_digest": offer.payload_digest,
+            "started_at_ms": self._began_at,
+            "stopped_at_ms": max(self._began_at, self._stopped_at),
+        }
 
     def failure(self, code: str, message: str, *, retryable: bool) -> tuple[str, dict[str, Any]]:
         """The command that reports a failure."""

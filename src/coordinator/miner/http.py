@@ -40,6 +40,7 @@ _PATHS = {
     "job.complete": "/v1/miners/{job_id}/result",
     "job.fail": "/v1/miners/{job_id}/fail",
     "job.release": "/v1/miners/{job_id}/release",
+    "account.bill": "/v1/miners/{job_id}/bill",
 }
 
 

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.refs import blob_refs
 from coordinator.crypto.sealing import attempt_context, unseal
+from coordinator.crypto.statement import sign_statement
 from coordinator.miner.attempt import RESULT_TOO_LARGE, Attempt, Stopped
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.executors.base import Executor
@@ -30,6 +31,8 @@ from coordinator.wire.answers import AnswerJson
 from coordinator.wire.offers import Offer, with_payload
 from coordinator.wire.spans import begin_attempt, end_span
 
+BILL_SECONDS = (1.0, 2.0, 4.0, 8.0)
+"""Pauses between the tries of a bill, until the job is settled."""
 REMEMBERED_OFFERS = 10_000
 """Number of finished attempts that are remembered, to ask before such an attempt is run again."""
 WATCH_SECONDS = 1.0
@@ -248,8 +251,26 @@ class Slots:
             await self._release(attempt)
         elif attempt.stopped is Stopped.CANCELED:
             self._log.info("canceled", **_names(attempt))
+            if attempt.held:
+                task = asyncio.ensure_future(self._bill(attempt))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
         else:
             self._log.warning("lost", **_names(attempt))
+
+    async def _bill(self, attempt: Attempt) -> None:
+        """Ask for the pay of the work on a cancelled job; most coordinators pay none, and refuse it."""
+        statement = attempt.partial_statement()
+        if statement is None:
+            return
+        bill = {**attempt.names, "statement": sign_statement(self._key, statement)}
+        for pause in BILL_SECONDS:
+            answer = await self._transport.call("account.bill", bill)
+            if answer.get("code") != "JOB_NOT_FOUND":
+                break
+            await asyncio.sleep(pause)  # the job is settled a moment after its end
+        if answer["status"] == "accepted":
+            self._log.info("billed", payment=answer.get("payment"), **_names(attempt))
 
     async def _release(self, attempt: Attempt) -> None:
         self._remember(attempt)

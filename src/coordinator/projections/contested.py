@@ -1,20 +1,23 @@
-"""The read model `contested_payments`: one row per payment that was disputed or refunded."""
+"""The read model `contested_payments`: one row per payment that changed since its settlement."""
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import assert_never, get_args
 
 from coordinator.application.ports import Recorded, Row
 from coordinator.domain.account import (
+    PaymentBilled,
     PaymentDismissed,
     PaymentDisputed,
+    PaymentEvent,
+    PaymentLapsed,
     PaymentRefunded,
     is_payment_event,
 )
 
 TABLE = "contested_payments"
 KEY = "job_id"
-EVENTS = (PaymentDisputed, PaymentDismissed, PaymentRefunded)
+EVENTS = get_args(PaymentEvent)
 
 
 def key_of(recorded: Recorded) -> str:
@@ -28,6 +31,10 @@ def columns(recorded: Recorded) -> Row:
     event = recorded.event
     assert is_payment_event(event)
     match event:
+        case PaymentBilled():
+            status, frozen = "BILLED", False
+        case PaymentLapsed():
+            status, frozen = "LAPSED", False
         case PaymentDisputed():
             status, frozen = "DISPUTED", True
         case PaymentDismissed():
@@ -40,6 +47,7 @@ def columns(recorded: Recorded) -> Row:
         "job_id": str(event.job_id),
         "client": event.client,
         "miner": event.miner,
+        "amount": event.amount,
         "credit": event.credit,
         "available_at": event.available_at,
         "status": status,

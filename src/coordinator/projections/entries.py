@@ -22,6 +22,7 @@ def columns(recorded: Recorded) -> Row:
     """The columns that this event sets: all of them."""
     event = recorded.event
     assert isinstance(event, AccountPosted)
+    of, _, number = event.posting.partition("/")
     return {
         "entry_id": key_of(recorded),
         "party": event.party,
@@ -35,7 +36,7 @@ def columns(recorded: Recorded) -> Row:
         "reason": event.reason,
         "units": event.units,
         "unit_type": event.unit_type,
-        "settlement": int(event.posting.partition("/")[2]) if event.kind == "payment" else None,
+        "settlement": int(number) if of == "payments" else None,
         "posted_at": event.at,
         "posted_position": recorded.position,
         "position": recorded.position,

@@ -21,6 +21,7 @@ def rows(recorded: Recorded) -> list[tuple[str, Row]]:
         "available_at": event.available_at,
         "settled_at": event.at,
         "position": recorded.position,
+        "kept_until": None,
     }
     made: list[tuple[str, Row]] = []
     for place, payment in enumerate(event.payments):
@@ -47,4 +48,9 @@ def rows(recorded: Recorded) -> list[tuple[str, Row]]:
         job_id = str(unpaid.job_id)
         row = {"job_id": job_id, "place": place, "client": unpaid.client, "amount": 0, "fee": 0}
         made.append((job_id, {**row, **nothing, **common}))
+    for place, kept in enumerate(event.kept, len(made)):
+        job_id = str(kept.job_id)
+        row = {"job_id": job_id, "place": place, "client": kept.client, "amount": 0, "fee": 0}
+        held = {"kept_until": event.kept_until}
+        made.append((job_id, {**row, **nothing, **common, **held}))
     return made

@@ -38,4 +38,8 @@ class Payments:
         for unpaid in event.unpaid:
             if unpaid.job_id == job_id:
                 return SettledJob(None, unpaid.client, event.available_at)
+        for kept in event.kept:
+            if kept.job_id == job_id:
+                until = event.kept_until or 0
+                return SettledJob(None, kept.client, event.available_at, kept, until)
         return None

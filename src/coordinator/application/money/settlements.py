@@ -8,7 +8,7 @@ from typing import Any, assert_never
 from coordinator.application.followers.follower import FollowerBase
 from coordinator.application.ports import Recorded, Tables
 from coordinator.crypto.settlement import payment_leaf
-from coordinator.domain.account import AccountPayoutAddressSet, AccountPosted, PaymentsSettled
+from coordinator.domain.account import AccountPayoutAddressSet, AccountPosted, PaymentBilled, PaymentsSettled
 from coordinator.domain.account.state import earned_after
 from coordinator.domain.messages import Event
 from coordinator.domain.settlement import (
@@ -60,6 +60,9 @@ class SettlementFollower(FollowerBase):
                     if event.payments:
                         hashes = [payment_leaf(payment.model_dump()).hex() for payment in event.payments]
                         leaves.append({"position": recorded.position, "leaves": "".join(hashes)})
+                case PaymentBilled():
+                    leaf = payment_leaf(event.model_dump()).hex()
+                    leaves.append({"position": recorded.position, "leaves": leaf})
                 case _ if is_settlement_event(event):
                     if leaves:  # a close forgets those that it covers
                         tables.put("settlement_receipts", leaves)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field
@@ -15,7 +15,7 @@ from coordinator.domain.account.events import (
     PayoutAddress,
     Position,
 )
-from coordinator.domain.messages import Command, Name, Role, Text
+from coordinator.domain.messages import Attempt, Command, MinerId, Name, Role, SessionId, Text
 
 
 class AccountDeposit(Command, topic="account.deposit", senders={Role.ADMIN}):
@@ -49,6 +49,23 @@ class AccountSettle(Command, topic="account.settle", senders={Role.SYSTEM}):
     """Refused while jobs before it are not settled: none is passed over."""
     jobs: Annotated[tuple[tuple[UUID, Position], ...], Field(min_length=1, max_length=MAX_SETTLED)]
     """Their ids, and the positions of the events that ended them."""
+
+
+class AccountBill(Command, topic="account.bill", senders={Role.MINER}):
+    """Ask for the pay of the work on a job that was cancelled meanwhile, by a partial statement."""
+
+    job_id: UUID
+    attempt: Attempt
+    miner_id: MinerId
+    session_id: SessionId
+    statement: dict[str, Any]
+    """See `crypto.statement.PartialStatement`."""
+
+
+class AccountLapse(Command, topic="account.lapse", senders={Role.SYSTEM}):
+    """End the hold of a cancelled job: its miner sent no partial statement in time."""
+
+    job_id: UUID
 
 
 class AccountDispute(Command, topic="account.dispute", senders={Role.CLIENT, Role.ADMIN}):
@@ -85,6 +102,8 @@ AccountCommand = (
     AccountDeposit
     | AccountWithdraw
     | AccountSettle
+    | AccountBill
+    | AccountLapse
     | AccountDispute
     | AccountDismiss
     | AccountRefund

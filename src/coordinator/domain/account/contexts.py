@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
-from coordinator.domain.account.events import Payment
+from coordinator.domain.account.events import Kept, Payment
 from coordinator.domain.account.state import AccountState
 from coordinator.domain.messages import Millis, Principal
 
@@ -17,6 +17,9 @@ class Terms(NamedTuple):
     """The coordinator's part of each payment, in 1/10,000."""
     window_millis: Millis = 0
     """The time in which the client may dispute a payment."""
+    partial_millis: Millis = 0
+    """How long the hold of a job that was cancelled at work waits for its miner's partial statement; 0: such
+    work is not paid."""
 
 
 class EndedJob(NamedTuple):
@@ -38,6 +41,8 @@ class EndedJob(NamedTuple):
     """The units in the receipt."""
     unit_type: str | None = None
     """Their name."""
+    stopped: str | None = None
+    """The principal of the attempt at work, if the job was cancelled and is paid by time."""
 
 
 class TransferContext(NamedTuple):
@@ -65,10 +70,43 @@ class SettledJob(NamedTuple):
     """The facts of a job's settlement, which never change."""
 
     payment: Payment | None
-    """None if the job cost nothing."""
+    """None if the job cost nothing, or nothing yet."""
     client: str
     available_at: Millis
     """The end of the time in which the client may dispute it."""
+    kept: Kept | None = None
+    """If its hold waits for a partial statement."""
+    kept_until: Millis = 0
+
+
+class StoppedWork(NamedTuple):
+    """The work on a cancelled job, by the log and the miner's verified statement. It never changes."""
+
+    miner_id: str
+    session_id: str
+    attempt: int
+    seen_millis: Millis
+    """Between its claim and the cancellation, by the coordinator's clock."""
+    stated_millis: Millis
+    """As the miner signed it."""
+    unit_price: str
+    """Of a second."""
+    max_units: str
+
+
+class BillContext(NamedTuple):
+    """The facts for the pay of work on a cancelled job. The accounts are not stale: the decision appends to
+    them."""
+
+    now: Millis
+    principal: Principal
+    settled: SettledJob | None
+    work: StoppedWork | None
+    """None unless the statement is that of the attempt that was cancelled; and for a lapse."""
+    client: AccountState
+    miner: AccountState
+    fees: AccountState
+    terms: Terms
 
 
 class PaymentContext(NamedTuple):

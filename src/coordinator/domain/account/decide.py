@@ -11,10 +11,12 @@ from typing import Any, assert_never, cast
 
 from coordinator.domain.account.books import Books, held
 from coordinator.domain.account.commands import (
+    AccountBill,
     AccountCommand,
     AccountDeposit,
     AccountDismiss,
     AccountDispute,
+    AccountLapse,
     AccountRefund,
     AccountSetPayoutAddress,
     AccountSettle,
@@ -22,9 +24,11 @@ from coordinator.domain.account.commands import (
 )
 from coordinator.domain.account.contexts import (
     AddressContext,
+    BillContext,
     PaymentContext,
     SettleContext,
     SettledJob,
+    Terms,
     TransferContext,
 )
 from coordinator.domain.account.events import (
@@ -32,9 +36,12 @@ from coordinator.domain.account.events import (
     MAX_TOTAL,
     OUTSIDE,
     SETTLEMENT,
+    Kept,
     Payment,
+    PaymentBilled,
     PaymentDismissed,
     PaymentDisputed,
+    PaymentLapsed,
     PaymentRefunded,
     PaymentsSettled,
     TransferMade,
@@ -54,6 +61,8 @@ from coordinator.domain.account.state import (
 )
 from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
+from coordinator.domain.job.price import bill, in_micros
+from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Millis, Principal, Role
 
 BASIS_POINTS = 10_000
@@ -74,7 +83,7 @@ def hold(state: AccountState, party: str, amount: int, now: Millis, principal: P
 def decide(
     state: TransferState | SettlementsState | PaymentState | AccountState,
     command: AccountCommand,
-    context: TransferContext | SettleContext | PaymentContext | AddressContext,
+    context: TransferContext | SettleContext | BillContext | PaymentContext | AddressContext,
 ) -> Decision:
     """The events that `command` leads to; none for a repeat. Raises `Refusal`.
 
@@ -88,6 +97,9 @@ def decide(
         case AccountSettle():
             assert isinstance(context, SettleContext)
             return _settle(cast("SettlementsState", state), command, context)
+        case AccountBill() | AccountLapse():
+            assert isinstance(context, BillContext)
+            return _bill(cast("PaymentState", state), command, context)
         case AccountDispute() | AccountDismiss() | AccountRefund():
             assert isinstance(context, PaymentContext)
             return _change(cast("PaymentState", state), command, context)
@@ -146,13 +158,18 @@ def _settle(state: SettlementsState, command: AccountSettle, context: SettleCont
     if not jobs:
         return []
     terms = context.terms
-    step = max(1, terms.window_millis // MOMENTS)
-    available_at = -(-(context.now + terms.window_millis) // step) * step
+    available_at = _available_at(terms, context.now)
     payments: list[Payment] = []
     unpaid: list[Unpaid] = []
+    kept: list[Kept] = []
+    facts: dict[str, Any]
     debits: dict[str, _Debit] = {}
     credits: dict[str, int] = {}
     for job in jobs:
+        if job.stopped is not None and terms.partial_millis:
+            facts = {"job_id": job.job_id, "client": job.client, "attempt": job.attempt, "hold": job.hold}
+            kept.append(Kept(**facts, miner=job.stopped))
+            continue
         debit = debits.setdefault(job.client, _Debit())
         debit.jobs += 1
         debit.holds += job.hold
@@ -181,7 +198,7 @@ def _settle(state: SettlementsState, command: AccountSettle, context: SettleCont
     # 3. One entry for each client, each miner and the fees.
     fees = sum(payment.fee for payment in payments)
     books = Books(context.now, context.principal.name, dict(context.accounts))
-    facts: dict[str, Any] = {"posting": f"payments/{number + 1}", "kind": "payment"}
+    facts = {"posting": f"payments/{number + 1}", "kind": "payment"}
     for party, debit in debits.items():
         if debit.amount:
             books.post(party, -debit.amount, released=debit.holds, **facts)
@@ -199,8 +216,15 @@ def _settle(state: SettlementsState, command: AccountSettle, context: SettleCont
         available_at=available_at,
         payments=tuple(payments),
         unpaid=tuple(unpaid),
+        kept=tuple(kept),
+        kept_until=context.now + terms.partial_millis if kept else None,
     )
     return books.also(PAYMENTS_STREAM, settled)
+
+
+def _available_at(terms: Terms, now: Millis) -> Millis:
+    step = max(1, terms.window_millis // MOMENTS)
+    return -(-(now + terms.window_millis) // step) * step
 
 
 @dataclass(slots=True)
@@ -212,6 +236,60 @@ class _Debit:
     amount: int = 0
 
 
+def _bill(state: PaymentState, command: AccountBill | AccountLapse, context: BillContext) -> Decision:
+    settled, work, now = context.settled, context.work, context.now
+    if settled is None:
+        raise Refusal(Code.JOB_NOT_FOUND, "no such job is settled; a job is settled a moment after its end")
+    kept = settled.kept
+    if kept is None:
+        raise Refusal(Code.CONFLICT_STATE, "nothing is held for work on this job")
+    if isinstance(command, AccountLapse):
+        if state is not None:
+            return []
+        if now < settled.kept_until:
+            raise Refusal(Code.CONFLICT_STATE, "the hold still waits for a partial statement")
+    elif (command.attempt, context.principal.name) != (kept.attempt, kept.miner) or work is None:
+        raise Refusal(Code.STALE_ATTEMPT, "not the attempt that was cancelled")
+    elif state is not None:
+        if state.billed is None:
+            raise Refusal(Code.CONFLICT_STATE, "the hold has ended: the statement came too late")
+        return []
+    # Never more than the coordinator saw in time, nor than was set aside.
+    owed = (
+        None
+        if work is None
+        else bill(min(work.stated_millis, work.seen_millis), work.unit_price, work.max_units)
+    )
+    amount = 0 if owed is None else min(in_micros(owed.price), kept.hold)
+    fee = amount * context.terms.fee_bps // BASIS_POINTS
+    available_at = _available_at(context.terms, now)
+    accounts = {kept.miner: context.miner, FEES: context.fees, kept.client: context.client}
+    books = Books(now, context.principal.name, accounts)
+    facts: dict[str, Any] = {
+        "at": now,
+        "by": context.principal.name,
+        "job_id": kept.job_id,
+        "client": kept.client,
+        "miner": kept.miner,
+        "amount": amount,
+        "credit": amount - fee,
+        "available_at": available_at,
+        "hold": kept.hold,
+    }
+    stream = payment_stream(kept.job_id)
+    if owed is None or not amount or isinstance(command, AccountLapse):
+        books.release(kept.client, 1, kept.hold)
+        return books.also(stream, PaymentLapsed(**facts))
+    paid: dict[str, Any] = {"attempt": kept.attempt, "units": owed.units, "unit_type": UNIT_TYPES[None]}
+    entry = {"posting": f"partial/{kept.job_id}", "kind": "payment", "job_id": kept.job_id, **paid}
+    books.post(kept.client, -amount, released=kept.hold, **entry)
+    for party, part in ((kept.miner, amount - fee), (FEES, fee)):
+        if part:
+            books.post(party, part, available_at=available_at, **entry)
+    billed = PaymentBilled(**facts, **paid, fee=fee, statement=command.statement)
+    return books.also(stream, billed)
+
+
 def _change(
     state: PaymentState, command: AccountDispute | AccountDismiss | AccountRefund, context: PaymentContext
 ) -> Decision:
@@ -219,15 +297,19 @@ def _change(
     # A client learns nothing of another client's job.
     if settled is None or not _may_see(settled, context.principal):
         raise Refusal(Code.JOB_NOT_FOUND, "no payment of such a job; a job is paid a moment after its end")
-    payment, available_at = settled.payment, settled.available_at
+    payment: Payment | PaymentBilled | None = settled.payment
+    available_at = settled.available_at
+    if state is not None and state.billed is not None:
+        payment, available_at = state.billed, state.billed.available_at
     if payment is None:
-        raise Refusal(Code.CONFLICT_STATE, "the job cost nothing")
+        raise Refusal(Code.CONFLICT_STATE, "the job cost nothing, or nothing yet")
     common: dict[str, Any] = {
         "at": context.now,
         "by": context.principal.name,
         "job_id": payment.job_id,
         "client": payment.client,
         "miner": payment.miner,
+        "amount": payment.amount,
         "credit": payment.amount - payment.fee,
         "available_at": available_at,
         "reason": command.reason,
@@ -240,7 +322,7 @@ def _change(
         case AccountDispute():
             if status == "DISPUTED":
                 return []
-            if state is not None:
+            if status != "PAID" or (state is not None and state.dismissed):
                 raise Refusal(Code.CONFLICT_STATE, "the payment was refunded, or its dispute dismissed")
             if context.now >= available_at:
                 raise Refusal(
@@ -253,7 +335,7 @@ def _change(
             return books.also(stream, PaymentDisputed(**common))
         case AccountDismiss():
             if status != "DISPUTED":
-                if state is not None and status == "PAID":
+                if state is not None and state.dismissed:
                     return []
                 raise Refusal(Code.CONFLICT_STATE, "the payment is not disputed")
             if earned:
@@ -269,7 +351,9 @@ def _change(
             assert_never(command)
 
 
-def _refund(payment: Payment, available_at: Millis, reason: str, books: Books, *, disputed: bool) -> None:
+def _refund(
+    payment: Payment | PaymentBilled, available_at: Millis, reason: str, books: Books, *, disputed: bool
+) -> None:
     facts: dict[str, Any] = {
         "posting": f"refund/{payment.job_id}",
         "kind": "refund",

@@ -6,7 +6,7 @@ that readers need no sum of the events before.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeGuard, get_args
+from typing import Annotated, Any, Literal, TypeGuard, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -191,6 +191,18 @@ class Unpaid(BaseModel):
     hold: Micros
 
 
+class Kept(BaseModel):
+    """A job that was cancelled at work: its hold waits for the miner's partial statement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    job_id: UUID
+    client: Name
+    miner: Name
+    """The principal of the attempt that was cancelled."""
+    attempt: Attempt
+    hold: Micros
+
+
 class PaymentsSettled(Event, topic="payments.settled.v1"):
     """The holds of all jobs that had ended in a part of the log have ended, and the completed ones are paid.
 
@@ -209,11 +221,16 @@ class PaymentsSettled(Event, topic="payments.settled.v1"):
     """In the order in which the jobs ended."""
     unpaid: Annotated[tuple[Unpaid, ...], Field(max_length=MAX_SETTLED)]
     """In the same order."""
+    kept: Annotated[tuple[Kept, ...], Field(max_length=MAX_SETTLED)] = ()
+    """In the same order. None unless work of cancelled jobs is paid."""
+    kept_until: Millis | None = None
+    """How long the holds of these wait for statements."""
 
     @property
     def jobs(self) -> list[UUID]:
-        """All jobs that it settles."""
-        return [payment.job_id for payment in self.payments] + [unpaid.job_id for unpaid in self.unpaid]
+        """All jobs that ended in its part of the log, and had a hold."""
+        jobs: tuple[Payment | Unpaid | Kept, ...] = (*self.payments, *self.unpaid, *self.kept)
+        return [job.job_id for job in jobs]
 
 
 # --- of the payment of a job -------------------------------------------------------------------------------
@@ -223,8 +240,10 @@ class OfPayment(Event):
     job_id: UUID
     client: Name
     miner: Name
+    amount: Total
+    """What the client paid."""
     credit: Total
-    """The part of the payment that the miner got."""
+    """The part of it that the miner got."""
     available_at: Millis
     """The end of the time in which the client may dispute it."""
 
@@ -249,7 +268,25 @@ class PaymentRefunded(OfPayment, topic="payment.refunded.v1"):
     reason: Text
 
 
-PaymentEvent = PaymentDisputed | PaymentDismissed | PaymentRefunded
+class PaymentBilled(OfPayment, topic="payment.billed.v1"):
+    """The work on a cancelled job was paid by a partial statement; the rest of the hold returned."""
+
+    attempt: Attempt
+    hold: Micros
+    fee: Total
+    units: Decimal
+    unit_type: UnitType
+    statement: dict[str, Any]
+    """As the miner signed it (`crypto.statement.PartialStatement`)."""
+
+
+class PaymentLapsed(OfPayment, topic="payment.lapsed.v1"):
+    """No work on a cancelled job was paid: there was no statement in time, or the work cost nothing."""
+
+    hold: Micros
+
+
+PaymentEvent = PaymentBilled | PaymentLapsed | PaymentDisputed | PaymentDismissed | PaymentRefunded
 """Every event of a job's payment after its settlement."""
 
 

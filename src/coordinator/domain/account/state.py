@@ -2,6 +2,7 @@
 
     a payment: PAID, by its settlement --dispute--> DISPUTED --dismiss--> PAID for good
                 +----------------------refund--> REFUNDED <--refund--+-----+
+    a cancelled job, whose hold was kept: --bill--> PAID, --lapse--> RELEASED
 
 The state of an account does not grow with its history: holds are sums, and the sum of the pending credits is
 kept for each of a few moments.
@@ -10,7 +11,7 @@ kept for each of a few moments.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 from uuid import UUID
 
@@ -23,9 +24,11 @@ from coordinator.domain.account.events import (
     AccountPayoutAddressSet,
     AccountPosted,
     AccountReleased,
+    PaymentBilled,
     PaymentDismissed,
     PaymentDisputed,
     PaymentEvent,
+    PaymentLapsed,
     PaymentRefunded,
     PaymentsSettled,
     TransferMade,
@@ -183,16 +186,20 @@ def evolve_settlements(state: SettlementsState, event: PaymentsSettled) -> Settl
 
 
 # --- the payment of a job ----------------------------------------------------------------------------------
-PaymentStatus = Literal["PAID", "DISPUTED", "REFUNDED"]
+PaymentStatus = Literal["PAID", "DISPUTED", "REFUNDED", "RELEASED"]
+"""RELEASED: the job cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contested:
-    """A payment that was disputed or refunded."""
+    """What became of a job's payment since its settlement."""
 
     job_id: UUID
     status: PaymentStatus
-    """PAID: its dispute was dismissed, and there is no second one."""
+    dismissed: bool = False
+    """Whether a dispute was dismissed: there is no second one."""
+    billed: PaymentBilled | None = None
+    """The payment of work on a cancelled job, which the settlement did not know."""
 
 
 PaymentState = Contested | None
@@ -201,23 +208,30 @@ PaymentState = Contested | None
 
 @functools.lru_cache(10_000)
 def payment_stream(job_id: UUID) -> UUID:
-    """The id of the stream of this job's payment, which begins with its first dispute or its refund."""
+    """The id of the stream of this job's payment: what becomes of it after its settlement."""
     return stream_id("payment", str(job_id))
 
 
 @evolves("payment")
 def evolve_payment(state: PaymentState, event: PaymentEvent) -> Contested:
     """The state after one event. Raises CannotFollow for a log that the decisions would not write."""
+    known = Contested(event.job_id, "PAID") if state is None else state
     match event:
-        case PaymentDisputed():
+        case PaymentBilled():
             if state is None:
-                return Contested(event.job_id, "DISPUTED")
+                return replace(known, billed=event)
+        case PaymentLapsed():
+            if state is None:
+                return replace(known, status="RELEASED")
+        case PaymentDisputed():
+            if known.status == "PAID" and not known.dismissed:
+                return replace(known, status="DISPUTED")
         case PaymentDismissed():
-            if state is not None and state.status == "DISPUTED":
-                return Contested(event.job_id, "PAID")
+            if known.status == "DISPUTED":
+                return replace(known, status="PAID", dismissed=True)
         case PaymentRefunded():
-            if state is None or state.status != "REFUNDED":
-                return Contested(event.job_id, "REFUNDED")
+            if known.status in ("PAID", "DISPUTED"):
+                return replace(known, status="REFUNDED")
         case _:
             assert_never(event)
     raise CannotFollow(state, event)

@@ -113,6 +113,9 @@ class Failed:
 class Canceled:
     job: JobSubmitted
     ended: tuple[EndedAttempt, ...]
+    started: JobStarted | None = None
+    """The attempt that was at work."""
+    canceled_at: Millis = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,8 @@ def evolve(state: JobState, event: JobEvent) -> JobState:
                 return Failed(state.job, event, state.ended)
         case JobCanceled():
             if isinstance(state, Queued | Running):
-                return Canceled(state.job, state.ended)
+                started = state.started if isinstance(state, Running) else None
+                return Canceled(state.job, state.ended, started, event.at)
         case JobExpired():
             if isinstance(state, Queued | Running):
                 return Expired(state.job, state.ended)

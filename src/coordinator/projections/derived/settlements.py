@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from coordinator.application.ports import Recorded, Tables
 from coordinator.crypto.settlement import payment_leaf
-from coordinator.domain.account import Account, AccountState, PaymentsSettled, is_account_event
+from coordinator.domain.account import Account, AccountState, PaymentBilled, PaymentsSettled, is_account_event
 from coordinator.domain.decision import EVOLVE
 from coordinator.domain.settlement import (
     Settlement,
@@ -57,6 +57,9 @@ class SettlementTables:
                     "position": recorded.position,
                     "leaves": b"".join(payment_leaf(one.model_dump()) for one in event.payments).hex(),
                 }
+        elif isinstance(event, PaymentBilled):
+            leaf = payment_leaf(event.model_dump()).hex()
+            self._rows[RECEIPTS][str(recorded.position)] = {"position": recorded.position, "leaves": leaf}
         elif is_settlement_event(event):
             self.any_money = True
             self._batch(event, recorded.position)

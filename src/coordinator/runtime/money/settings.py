@@ -23,6 +23,9 @@ class MoneySettings(ChainSettings):
     """The coordinator's part of each payment, in 1/10,000."""
     dispute_window_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
     """The time in which a client may dispute a payment; the miner's credit is pending meanwhile."""
+    partial_pay_seconds: Annotated[int, Field(ge=0, le=86_400)] = 0
+    """How long the hold of a job that was cancelled at work waits for its miner's signed partial statement,
+    by which the work is paid; 0: it is not paid."""
     settlement_sink: Literal["none", "file", "webhook", "aitbc", "evm"] = "none"
     """What pays batches of earned money out."""
     settlement_every_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
@@ -42,7 +45,7 @@ class MoneySettings(ChainSettings):
         """The terms of payments; None where no accounts are kept."""
         if self.settlement == "off":
             return None
-        return Terms(self.fee_bps, self.dispute_window_seconds * 1000)
+        return Terms(self.fee_bps, self.dispute_window_seconds * 1000, self.partial_pay_seconds * 1000)
 
     def sink_fault(self) -> str | None:
         """Why the settings of the sink do not fit together, with the name of the one to change."""

@@ -13,14 +13,17 @@ CREATE TABLE payments (
     unit_type text,
     available_at bigint NOT NULL,
     settled_at bigint NOT NULL,
+    kept_until bigint, -- while the hold of a job that was cancelled at work waits for a partial statement
     position bigint NOT NULL
 );
+CREATE INDEX payments_kept ON payments (kept_until) WHERE kept_until IS NOT NULL;
 CREATE INDEX payments_of_settlement ON payments (number, place);
 
 CREATE TABLE contested_payments (
     job_id text PRIMARY KEY,
     client text NOT NULL,
     miner text NOT NULL,
+    amount bigint NOT NULL,
     credit bigint NOT NULL,
     available_at bigint NOT NULL,
     status text NOT NULL,

@@ -90,6 +90,8 @@ def account_view(context: EdgeContext, party: str, row: dict[str, Any] | None) -
 def entry_view(row: dict[str, Any]) -> EntryView:
     """One line of an account."""
     job_id, attempt = row["job_id"], row["attempt"]
+    # Work on a cancelled job has none.
+    has_receipt = attempt is not None and not row["posting"].startswith("partial/")
     return EntryView(
         position=row["posted_position"],
         at=row["posted_at"],
@@ -98,7 +100,7 @@ def entry_view(row: dict[str, Any]) -> EntryView:
         amount=row["amount"],
         balance=row["balance"],
         job_id=job_id,
-        receipt_id=None if attempt is None else receipt_id(job_id, attempt),
+        receipt_id=receipt_id(job_id, attempt) if has_receipt else None,
         available_at=row["available_at"],
         disputed=row["contested"] == "DISPUTED" and row["amount"] > 0 and row["party"] != FEES,
         reason=row["reason"],

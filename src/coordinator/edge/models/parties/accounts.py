@@ -123,7 +123,8 @@ class TransferAnswer(CommandAnswer):
 
 class PaymentAnswer(CommandAnswer):
     job_id: UUID
-    payment: Literal["PAID", "DISPUTED", "REFUNDED"]
+    payment: Literal["PAID", "DISPUTED", "REFUNDED", "RELEASED"]
+    """RELEASED: it cost nothing."""
 
 
 class PriceView(View):

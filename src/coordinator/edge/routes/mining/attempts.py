@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from coordinator.application.live.progress import ProgressReport
-from coordinator.crypto.statement import SignedStatement
+from coordinator.crypto.statement import SignedPartialStatement, SignedStatement
+from coordinator.domain.account import AccountBill
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobComplete, JobFail, JobRelease, JobStart
 from coordinator.edge.context import Context
@@ -21,6 +22,7 @@ from coordinator.edge.http.credentials import Miner
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.miners import AttemptAnswer, ProgressAnswer, ResultAnswer, StartAnswer
+from coordinator.edge.models.parties.accounts import PaymentAnswer
 
 router = APIRouter(prefix="/miners/{job_id}", tags=["miners"])
 
@@ -34,6 +36,7 @@ _REFUSED_CLAIM: Final = (
     Code.NOT_OFFERED,
 )
 
+_OF_RESULT: Final = ("result_digest", "completed_at_ms")
 RESULT_EXAMPLE: Final[dict[str, Any]] = {
     "attempt": 1,
     "result": {"text": "hello"},
@@ -56,6 +59,12 @@ RESULT_EXAMPLE: Final[dict[str, Any]] = {
         },
     },
     "metrics": {"gpu_milliseconds": 1840},
+}
+
+PARTIAL_EXAMPLE: Final[dict[str, Any]] = {
+    **{name: value for name, value in RESULT_EXAMPLE["statement"].items() if name not in _OF_RESULT},
+    "version": "1 partial",
+    "stopped_at_ms": 1769860801840,
 }
 
 
@@ -128,6 +137,25 @@ command_route(
     optional=_SENDER,
     example={"attempt": 1},
     refused=_REFUSED,
+)
+
+
+command_route(
+    router,
+    "POST",
+    "/bill",
+    AccountBill,
+    PaymentAnswer,
+    name="bill_attempt",
+    summary="Ask for the pay of work on a cancelled job",
+    description="Where PARTIAL_PAY_SECONDS is set, a job that was cancelled while its miner worked on it is "
+    "paid for that time, by a signed partial statement that comes within so many seconds; `JOB_NOT_FOUND` "
+    "means that the job is not settled yet: repeat it a moment later.",
+    fields=_attempt_fields,
+    optional=_SENDER,
+    members={"statement": SignedPartialStatement},
+    example={"attempt": 1, "statement": PARTIAL_EXAMPLE},
+    refused=(Code.JOB_NOT_FOUND, Code.STALE_ATTEMPT, Code.CONFLICT_STATE, Code.INVALID_STATEMENT),
 )
 
 

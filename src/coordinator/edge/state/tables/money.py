@@ -103,9 +103,13 @@ class MoneyReads:
     async def payment(self, job_id: str) -> PaymentRow | None:
         """The payment of a job; None for a job that cost nothing, or is not settled."""
         rows = await self._read("accounts_payment", job_id=job_id)
-        if not rows or not rows[0]["amount"]:
+        if not rows or not (rows[0]["amount"] or rows[0]["billed"]):
             return None
-        return PaymentRow(**{name: rows[0][name] for name in PaymentRow.__slots__})
+        [row] = rows
+        contested = None if row["contested"] == "BILLED" else row["contested"]
+        if row["amount"]:
+            return PaymentRow(row["client"], row["miner"], row["amount"], row["available_at"], contested)
+        return PaymentRow(row["client"], row["billed_miner"], row["billed"], row["billed_until"], contested)
 
     async def holds(self, party: str, most: int) -> list[HoldRow]:
         """A client's open holds, the newest first."""

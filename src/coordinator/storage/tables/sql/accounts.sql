@@ -44,9 +44,14 @@ SELECT COALESCE(CAST(SUM(amount) AS bigint), 0) AS opening FROM entries
 WHERE party = :party AND posted_at < :since
 
 -- name: accounts_holds
--- The money that is set aside for a client's open jobs.
+-- The money that is set aside for a client's open jobs, and for those that wait for a partial statement.
 SELECT job_id, hold AS amount, requested_at AS held_at FROM jobs
-WHERE client = :party AND state IN ('QUEUED', 'RUNNING') AND hold > 0 ORDER BY requested_at, job_id LIMIT :most
+WHERE client = :party AND state IN ('QUEUED', 'RUNNING') AND hold > 0
+UNION ALL SELECT jobs.job_id, jobs.hold AS amount, jobs.requested_at AS held_at FROM payments
+JOIN jobs ON jobs.job_id = payments.job_id
+LEFT JOIN contested_payments AS billed ON billed.job_id = payments.job_id
+WHERE payments.client = :party AND payments.kept_until IS NOT NULL AND billed.job_id IS NULL
+ORDER BY held_at, job_id LIMIT :most
 
 -- name: accounts_by_day
 -- What a party spent and earned since a moment, by day (UTC) and service: payments, less their refunds.
@@ -68,12 +73,18 @@ WHERE party = :party AND available_at > :now
 -- Whether a party was credited or debited for a job.
 SELECT 1 AS found FROM payments
 WHERE job_id = :job_id AND amount > 0 AND (client = :party OR miner = :party)
+UNION ALL SELECT 1 FROM contested_payments
+WHERE job_id = :job_id AND amount > 0 AND (client = :party OR miner = :party)
 
 -- name: accounts_hold_lines
--- The money that is set aside for a client's open jobs, the newest first.
+-- The same, the newest first.
 SELECT job_id, client, hold AS amount, requested_at AS held_at, service, state FROM jobs
 WHERE client = :party AND state IN ('QUEUED', 'RUNNING') AND hold > 0
-ORDER BY requested_at DESC, job_id LIMIT :most
+UNION ALL SELECT jobs.job_id, jobs.client, jobs.hold AS amount, jobs.requested_at AS held_at, jobs.service,
+  jobs.state FROM payments JOIN jobs ON jobs.job_id = payments.job_id
+LEFT JOIN contested_payments AS billed ON billed.job_id = payments.job_id
+WHERE payments.client = :party AND payments.kept_until IS NOT NULL AND billed.job_id IS NULL
+ORDER BY held_at DESC, job_id LIMIT :most
 
 -- name: accounts_totals
 -- All accounts together.
@@ -85,7 +96,7 @@ FROM accounts
 -- name: accounts_disputes
 -- The open disputes, the newest first.
 SELECT contested.job_id, contested.miner, contested.credit, payments.settled_at AS posted_at, contested.client,
-  jobs.service, payments.amount AS price
+  jobs.service, contested.amount AS price
 FROM contested_payments AS contested JOIN payments ON payments.job_id = contested.job_id
 LEFT JOIN jobs ON jobs.job_id = contested.job_id
 WHERE contested.status = 'DISPUTED' ORDER BY contested.changed_at DESC, contested.job_id LIMIT :most
@@ -97,8 +108,15 @@ FROM (SELECT job_id, finished_at, hold FROM jobs ORDER BY requested_at DESC, job
 WHERE finished_at < :before AND hold > 0
   AND NOT EXISTS (SELECT 1 FROM payments WHERE payments.job_id = newest.job_id)
 
+-- name: accounts_kept
+-- Cancelled jobs whose holds wait for partial statements.
+SELECT payments.job_id, payments.kept_until FROM payments
+LEFT JOIN contested_payments AS billed ON billed.job_id = payments.job_id
+WHERE payments.kept_until IS NOT NULL AND billed.job_id IS NULL
+
 -- name: accounts_payment
--- The settlement of a job, and what became of its payment.
-SELECT payments.*, contested.status AS contested
+-- The settlement of a job, and what became of its payment since.
+SELECT payments.*, contested.status AS contested, contested.amount AS billed, contested.miner AS billed_miner,
+  contested.available_at AS billed_until
 FROM payments LEFT JOIN contested_payments AS contested ON contested.job_id = payments.job_id
 WHERE payments.job_id = :job_id

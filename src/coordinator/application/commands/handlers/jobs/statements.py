@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never
+from typing import Any, assert_never
 
 from coordinator.crypto.signature import VerificationFailed
-from coordinator.crypto.statement import StatementVerifier
+from coordinator.crypto.statement import StatementVerifier, verify_partial_statement
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import (
     AttemptEnded,
@@ -15,7 +15,9 @@ from coordinator.domain.job import (
     Expired,
     Failed,
     JobComplete,
+    JobStarted,
     JobState,
+    JobSubmitted,
     Queued,
     Running,
 )
@@ -64,6 +66,30 @@ def statement_fault(state: JobState, command: JobComplete, miner: MinerState) ->
     if wrong:
         return Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} must match the attempt")
     return None if state.job.unit is None else _units_fault(state.job.unit, said.get("units", {}))
+
+
+def verified_partial(
+    statement: Mapping[str, Any], job: JobSubmitted, started: JobStarted
+) -> Mapping[str, Any]:
+    """The statement about this attempt, which was cancelled. Raises Refusal."""
+    try:
+        verify_partial_statement(statement, started.miner_key)
+    except VerificationFailed as failure:
+        raise Refusal(Code.INVALID_STATEMENT, failure.detail) from None
+    except AttributeError:
+        raise Refusal(Code.INVALID_STATEMENT, "signature must be an object") from None
+    expected = {
+        "job_id": str(job.job_id),
+        "attempt": started.attempt,
+        "miner_id": started.miner_id,
+        "session_id": started.session_id,
+        "service": job.service,
+        "payload_digest": job.payload_digest,
+    }
+    wrong = [name for name, value in expected.items() if statement[name] != value]
+    if wrong:
+        raise Refusal(Code.INVALID_STATEMENT, f"the statement's {', '.join(wrong)} must match the attempt")
+    return statement
 
 
 def _units_fault(unit: CountedUnit, units: Mapping[str, str]) -> Refusal | None:
