@@ -82,16 +82,10 @@ class SettledJob(NamedTuple):
 class StoppedWork(NamedTuple):
     """The work on a cancelled job, by the log and the miner's verified statement. It never changes."""
 
-    miner_id: str
-    session_id: str
-    attempt: int
-    seen_millis: Millis
-    """Between its claim and the cancellation, by the coordinator's clock."""
-    stated_millis: Millis
-    """As the miner signed it."""
-    unit_price: str
-    """Of a second."""
-    max_units: str
+    units: str
+    """No more than the coordinator saw in time, nor than the miner signed."""
+    unit_type: str
+    price: int
 
 
 class BillContext(NamedTuple):

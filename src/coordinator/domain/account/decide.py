@@ -61,8 +61,6 @@ from coordinator.domain.account.state import (
 )
 from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job.price import bill, in_micros
-from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Millis, Principal, Role
 
 BASIS_POINTS = 10_000
@@ -254,13 +252,8 @@ def _bill(state: PaymentState, command: AccountBill | AccountLapse, context: Bil
         if state.billed is None:
             raise Refusal(Code.CONFLICT_STATE, "the hold has ended: the statement came too late")
         return []
-    # Never more than the coordinator saw in time, nor than was set aside.
-    owed = (
-        None
-        if work is None
-        else bill(min(work.stated_millis, work.seen_millis), work.unit_price, work.max_units)
-    )
-    amount = 0 if owed is None else min(in_micros(owed.price), kept.hold)
+    # Never more than was set aside.
+    amount = 0 if work is None else min(work.price, kept.hold)
     fee = amount * context.terms.fee_bps // BASIS_POINTS
     available_at = _available_at(context.terms, now)
     accounts = {kept.miner: context.miner, FEES: context.fees, kept.client: context.client}
@@ -277,10 +270,10 @@ def _bill(state: PaymentState, command: AccountBill | AccountLapse, context: Bil
         "hold": kept.hold,
     }
     stream = payment_stream(kept.job_id)
-    if owed is None or not amount or isinstance(command, AccountLapse):
+    if work is None or not amount or isinstance(command, AccountLapse):
         books.release(kept.client, 1, kept.hold)
         return books.also(stream, PaymentLapsed(**facts))
-    paid: dict[str, Any] = {"attempt": kept.attempt, "units": owed.units, "unit_type": UNIT_TYPES[None]}
+    paid: dict[str, Any] = {"attempt": kept.attempt, "units": work.units, "unit_type": work.unit_type}
     entry = {"posting": f"partial/{kept.job_id}", "kind": "payment", "job_id": kept.job_id, **paid}
     books.post(kept.client, -amount, released=kept.hold, **entry)
     for party, part in ((kept.miner, amount - fee), (FEES, fee)):

@@ -42,7 +42,7 @@ from coordinator.domain.account import (
 from coordinator.domain.decision import Decision
 from coordinator.domain.errors import Code, Refusal
 from coordinator.domain.job import Canceled, Completed, JobState, is_final
-from coordinator.domain.job.price import in_micros
+from coordinator.domain.job.price import bill, in_micros
 from coordinator.domain.matching.units import UNIT_TYPES
 from coordinator.domain.messages import Command, Millis, principal_of
 from coordinator.wire.answers import Refused
@@ -137,15 +137,10 @@ class AccountCommands(Handler[Details]):
             raise Refusal(Code.STALE_ATTEMPT, "not the attempt that was cancelled")
         assert isinstance(state, Canceled)
         said = verified_partial(command.statement, state.job, started)
-        return StoppedWork(
-            started.miner_id,
-            started.session_id,
-            started.attempt,
-            max(0, state.canceled_at - started.at),
-            max(0, said["stopped_at_ms"] - said["started_at_ms"]),
-            started.unit_price,
-            state.job.max_units,
-        )
+        # The miner is paid for what it signed, and for no more than the coordinator saw in time.
+        stated, seen = said["stopped_at_ms"] - said["started_at_ms"], state.canceled_at - started.at
+        owed = bill(max(0, min(stated, seen)), started.unit_price, state.job.max_units)
+        return StoppedWork(owed.units, UNIT_TYPES[state.job.unit], in_micros(owed.price))
 
     async def _ended(self, jobs: Sequence[tuple[UUID, int]]) -> tuple[EndedJob, ...]:
         """These jobs, which are final, in one query. Raises Refusal."""
