@@ -1,4 +1,4 @@
-"""Work on a cancelled job: paid by its miner's partial statement where the operator wants it, and never otherwise."""
+"""Work on a cancelled job: paid by its miner's partial statement where the operator wants it, else never."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from coordinator.audit.run import AuditOptions, audit
+from coordinator.audit.sources.database import open_postgres
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
 from coordinator.domain.messages import Millis
 from coordinator.projections.projector import differences
+from tests.harness.stage import ALICE, ROOT, Stage
 from tests.harness.waiting import eventually
 from tests.integration.edge_bench import Bench, an_edge
 from tests.integration.test_money import (
@@ -122,7 +125,7 @@ async def test_the_work_is_paid_once_within_what_the_coordinator_saw(where: dict
 
 
 async def test_only_the_signed_statement_of_the_cancelled_attempt_counts(where: dict[str, Any]) -> None:
-    """Other keys, names and jobs, statements of results, and shapes that are none: refused, and the hold waits."""
+    """Other keys, names and jobs, statements of results, and no statements: refused, and the hold waits."""
     async with an_edge(**where) as edge:
         await deposit(edge, 10 * HOLD)
         await register(edge)
@@ -197,3 +200,39 @@ async def test_without_the_setting_work_on_cancelled_jobs_is_free(where: dict[st
         assert await bill(edge, offer, partial(edge, offer, 50)) == (409, "CONFLICT_STATE")
         assert await money_of(edge, "alice") == (10 * HOLD, 0, 0, 0)
     clean(where)
+
+
+async def test_our_miner_bills_by_itself(database_url: str, amqp_url: str, tmp_path: Path) -> None:
+    """Over AMQP and over HTTP, also when the coordinator dies before it has settled the job."""
+    settings = {"settlement": "on", "fee_bps": 1000, "partial_pay_seconds": 60}
+    with Stage(tmp_path, database_url=database_url, amqp_url=amqp_url, **settings) as stage:
+        coordinator = stage.coordinator()
+        await stage.ready()
+        await stage.rehearse()
+        async with stage.client(ROOT) as admin:
+            await admin.accounts.deposit("alice", 10**12, "d1")
+            stage.miner("rig1")
+            stage.miner("rig2", transport="http")
+            await stage.registered("rig1", "rig2")
+            async with stage.rpc(ALICE) as alice:
+                jobs = [await stage.submit(alice, f"j{n}", payload={"until": "never"}) for n in range(2)]
+                await eventually(lambda: len(stage.log.entries("job.started.v1")) == 2, "both are at work")
+                await asyncio.sleep(0.3)
+                for job_id in jobs:
+                    answer = await alice.call("job.cancel", {"job_id": job_id})
+                    assert answer["status"] == "accepted", answer
+            coordinator.kill()
+            stage.coordinator()
+            await eventually(lambda: len(stage.log.entries("payment.billed.v1")) == 2, "both are billed", 60)
+            told = {e.data["miner"]: e.data for e in stage.log.entries("payment.billed.v1")}
+            assert told.keys() == {"rig1", "rig2"}
+            assert all(0.3 <= float(bill["units"]) < 60 for bill in told.values())
+
+            async def paid() -> bool:
+                account = await admin.accounts.show("alice")
+                return account["balance"] == 10**12 - sum(bill["amount"] for bill in told.values())
+
+            await eventually(paid, "the account shows it")
+            assert (await admin.accounts.show("alice"))["held"] == 0
+    with open_postgres(database_url) as source:
+        assert audit(source, AuditOptions(processes=0), lambda done, total: None).divergence is None

@@ -183,7 +183,9 @@ async def story(context: EdgeContext, viewer: Viewer, job_id: UUID) -> JobStory:
         result_erased=row.result_erased,
         has_receipt=row.is_completed,
         has_passport=row.is_final and context.proofs is not None,
-        payment=await payment_of(context, viewer, row.id) if row.is_completed else None,
+        payment=await payment_of(context, viewer, row.id)
+        if row.is_completed or row.state == "CANCELED"
+        else None,
         may_cancel=own and not row.is_final,
         may_submit_again=own and row.is_final and row.payload_erased is None,
         now=now,
