@@ -160,13 +160,13 @@ def test_why_a_job_waits(two_miners: Coordinator) -> None:
     assert (0, "COMPLETED") == (done.code, done.json()["state"])
     ended = two_miners.run("job", "why", done.json()["job_id"]).out
     assert ended.startswith("Ended COMPLETED at ")
-    idle = two_miners.run("miner", "why", "miner-1@dev-miner", "--json").json()
-    assert ("ONLINE", 1, 1, 0) == (
-        idle["state"],
-        idle["queued_jobs"],
-        idle["queued_jobs_of_its_services"],
-        idle["queued_jobs_fitting"],
-    )
+
+    def is_idle() -> bool:  # the counts are of the last seconds
+        idle = run(two_miners.folder, "miner", "why", "miner-1@dev-miner", "--json").json()
+        names = ("state", "queued_jobs", "queued_jobs_of_its_services", "queued_jobs_fitting")
+        return [idle[name] for name in names] == ["ONLINE", 1, 1, 0]
+
+    eventually_now(is_idle, "a job that does not fit the miner")
     unknown = two_miners.run("job", "why", NO_JOB, "--json")
     assert (4, "JOB_NOT_FOUND") == (unknown.code, json.loads(unknown.err)["code"])
 

@@ -470,7 +470,7 @@ CHANGES: dict[str, tuple[Change, set[str], int | None]] = {
         sql(
             "INSERT INTO jobs SELECT 'evil', client, service, service_version, state, constraints_json, "
             "priority, attempt, max_attempts, miner_id, requested_at, started_at, finished_at, expires_at, "
-            "error_code, error_message, payload_digest, result_digest, position, units, price "
+            "error_code, error_message, payload_digest, result_digest, position, units, price, hold "
             "FROM jobs WHERE job_id = " + LATE
         ),
         {"row"},

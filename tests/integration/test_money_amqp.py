@@ -73,7 +73,10 @@ async def test_nobody_moves_money_that_may_not(edge: Bench, sender: Sender) -> N
         for kind in ("refund", "dismiss"):
             assert "FORBIDDEN" == (await ask(sender, who, f"account.{kind}", {"job_id": NOBODY}))["code"]
     for who in ("alice", "root"):
-        assert "FORBIDDEN" == (await ask(sender, who, "account.settle", {"jobs": [[NOBODY, 1]]}))["code"]
+        assert (
+            "FORBIDDEN"
+            == (await ask(sender, who, "account.settle", {"after": 0, "jobs": [[NOBODY, 1]]}))["code"]
+        )
     assert "FORBIDDEN" == (await ask(sender, "rig", "account.dispute", {"job_id": NOBODY}))["code"]
     assert "JOB_NOT_FOUND" == (await ask(sender, "bob", "account.dispute", {"job_id": NOBODY}))["code"]
     forged = await sender.ask(DEPOSIT, "account.deposit", who="root", secret="secret-of-alice")

@@ -55,7 +55,8 @@ KINDS = {
     "client": "every event of a job names its owner",
     "service": "a job names a registered version of its service, with its terms",
     "session": "a claim names a session and the key that the miner registered with it",
-    "money": "entries sum to zero, holds come with jobs, and each completed job is paid once, its price",
+    "money": "entries sum to zero, holds are those of the jobs behind them, settlements follow each other "
+    "without a gap, and each completed job is paid once, its price",
     "settlement": "batches are chained without gaps, only prepared bytes are sent, and nothing is paid twice",
     "price": "a bill follows from time, price and limit",
     "statement": "the miner signed the result that was paid",
