@@ -1,4 +1,4 @@
-"""Work on a cancelled job: paid by its miner's partial statement where the operator wants it, and never otherwise."""
+"""Work on a cancelled job: paid by its miner's partial statement where the operator wants it, else free."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_the_work_is_paid_once_within_what_the_coordinator_saw(where: dict
 
 
 async def test_only_the_signed_statement_of_the_cancelled_attempt_counts(where: dict[str, Any]) -> None:
-    """Other keys, names and jobs, statements of results, and shapes that are none: refused, and the hold waits."""
+    """Other keys, names and jobs, statements of results, other shapes: refused, and the hold waits."""
     async with an_edge(**where) as edge:
         await deposit(edge, 10 * HOLD)
         await register(edge)

@@ -11,10 +11,17 @@ import pytest
 from coordinator.application.money import settler as module
 from coordinator.application.money.settler import AGAIN_SECONDS, PACE_SECONDS, Settler
 from coordinator.application.ports import Clock, Intent, Recorded
-from coordinator.domain.account import AccountDeposit, PaymentsSettled, Terms, account_stream
+from coordinator.domain.account import (
+    AccountDeposit,
+    PaymentBilled,
+    PaymentLapsed,
+    PaymentsSettled,
+    Terms,
+    account_stream,
+)
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobCancel, job_stream
-from coordinator.domain.messages import SYSTEM
+from coordinator.domain.messages import SYSTEM, Millis
 from coordinator.domain.service import ServiceRegister
 from coordinator.wire.answers import Answer, Refused
 from tests.harness.bus import Bench, WatchedLog, submit
@@ -46,10 +53,12 @@ class Process:
         clock = Clock(now=lambda: 0, monotonic=lambda: self.seconds)
         self.settler = Settler(log, handle, clock)
 
-    def take_over(self, seen: int | None = None) -> None:
-        """Its stored position is this one; None for the head of the log."""
-        self.seen = self.log.head() if seen is None else seen
-        self.settler.take_over(cast("Any", Positions(self.seen)))
+    def take_over(self, seen: int | None = None, projected: int | None = None) -> None:
+        """Its stored position, and the projector's; None for the head of the log."""
+        head = self.log.head()
+        self.seen = head if seen is None else seen
+        until = head if projected is None else projected
+        self.settler.take_over(cast("Any", Positions(self.seen, until, kept(self.log, until))))
 
     async def read(self, count: int = 1000, *, ticks: bool = True) -> None:
         """Act on the next events, and tick, as the runner does; or stop before the tick."""
@@ -68,14 +77,18 @@ class Process:
 
 
 class Positions:
-    """The stored positions of followers, which are all that a settler asks of tables."""
+    """What a settler asks of tables: stored positions, and the kept jobs as far as the projector came."""
 
-    def __init__(self, position: int) -> None:
-        self._position = position
+    def __init__(self, position: int, projected: int, kept: dict[UUID, Millis]) -> None:
+        self._of = {"settler": position, "projector": projected}
+        self._kept = kept
 
     def position(self, follower: str) -> int:
-        assert follower == "settler"
-        return self._position
+        return self._of[follower]
+
+    def query(self, name: str) -> list[dict[str, Any]]:
+        assert name == "accounts_kept"
+        return [{"job_id": str(job_id), "kept_until": until} for job_id, until in self._kept.items()]
 
 
 @pytest.fixture
@@ -102,6 +115,20 @@ async def canceled(bench: Bench, key: str) -> int:
     await bench.send(JobCancel(job_id=job_id))
     position: int = bench.log.load([job_id])[job_id][-1].position
     return position
+
+
+def kept(log: MemoryEventLog, until: int) -> dict[UUID, Millis]:
+    """The jobs whose holds wait for statements at this position of the log."""
+    found: dict[UUID, Millis] = {}
+    for recorded in log.read(0, 1000):
+        event = recorded.event
+        if recorded.position > until:
+            break
+        if isinstance(event, PaymentsSettled):
+            found |= {one.job_id: event.kept_until or 0 for one in event.kept}
+        elif isinstance(event, PaymentBilled | PaymentLapsed):
+            del found[event.job_id]
+    return found
 
 
 def settled(bench: Bench) -> list[list[UUID]]:

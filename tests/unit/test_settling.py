@@ -170,15 +170,17 @@ def test_a_log_that_the_rules_would_not_write_stops_its_reader() -> None:
     ],
 )
 def test_what_may_become_of_a_payment(topic: str, status: Any, allowed: bool) -> None:
-    """One dispute, one dismissal, one refund."""
+    """One dispute, one dismissal, one refund. It is paid again by a dismissal only."""
     facts: dict[str, Any] = {"at": T0, "by": "root", "job_id": UUID(int=1), "client": "alice", "reason": ""}
-    facts |= {"miner": "rig", "credit": 90, "available_at": T0}
+    facts |= {"miner": "rig", "amount": 100, "credit": 90, "available_at": T0}
     facts |= {"disputed": False} if topic == "Refunded" else {}
     event = getattr(account, f"Payment{topic}")(**facts)
-    state = None if status is None else account.Contested(UUID(int=1), status)
+    dismissed = status == "PAID"
+    state = None if status is None else account.Contested(UUID(int=1), status, dismissed)
     if allowed:
         after: Any = {"Dismissed": "PAID"}.get(topic, topic.upper())
-        assert EVOLVE["payment"](state, event) == account.Contested(UUID(int=1), after)
+        dismissed = dismissed or topic == "Dismissed"
+        assert EVOLVE["payment"](state, event) == account.Contested(UUID(int=1), after, dismissed)
     else:
         with pytest.raises(CannotFollow):
             EVOLVE["payment"](state, event)
