@@ -41,11 +41,13 @@ from coordinator.domain.account import (
     PAYMENTS_STREAM,
     SETTLEMENT,
     Account,
+    AccountBill,
     AccountCarried,
     AccountCommand,
     AccountHeld,
     AccountPosted,
     Contested,
+    PaymentBilled,
     PaymentsSettled,
     SettledJob,
     Terms,
@@ -104,7 +106,7 @@ class Ledger(NamedTuple):
     """By job: the position of its settlement, and its part of it."""
     times: Counter[UUID]
     """By job: how often it is in a settlement."""
-    billed: dict[UUID, account.PaymentBilled]
+    billed: dict[UUID, PaymentBilled]
     """The paid work on cancelled jobs."""
     lapsed: Counter[UUID]
     """By job: how often its kept hold ended in vain."""
@@ -297,7 +299,7 @@ class World:
                 self.ledger.sums[event.posting] += event.amount
             elif isinstance(event, PaymentsSettled):
                 self._follow_settlement(position, event, decision)
-            elif isinstance(event, account.PaymentBilled):
+            elif isinstance(event, PaymentBilled):
                 self._follow_bill(position, event)
             elif isinstance(event, account.PaymentLapsed):
                 assert event.job_id in self.ledger.waiting
@@ -345,7 +347,7 @@ class World:
             part = SettledJob(None, one.client, event.available_at, one, event.kept_until or 0)
             self.ledger.settled[one.job_id] = position, part
 
-    def _follow_bill(self, position: int, event: account.PaymentBilled) -> None:
+    def _follow_bill(self, position: int, event: PaymentBilled) -> None:
         """It pays what its statement is worth, to the miner at work, within the hold that it ends."""
         assert event.job_id in self.ledger.waiting
         started = self.at_work(event.job_id)
@@ -736,7 +738,7 @@ class World:
         else:
             assert bool(now.billed) == bool(self.worth(job_id, stated))
 
-    def _bill_of(self, job_id: UUID, miner_id: str, attempt: int, stated: int) -> account.AccountBill:
+    def _bill_of(self, job_id: UUID, miner_id: str, attempt: int, stated: int) -> AccountBill:
         stopped_at = T0 + self.chance.randrange(HOUR)  # by the miner's clock
         statement = {
             "version": "1 partial",
@@ -749,7 +751,7 @@ class World:
             "started_at_ms": stopped_at - stated,
             "stopped_at_ms": stopped_at,
         }
-        return account.AccountBill(
+        return AccountBill(
             job_id=job_id,
             attempt=attempt,
             miner_id=miner_id,
@@ -849,7 +851,7 @@ class World:
         if isinstance(command, account.AccountSettle):
             known = all(j in self.ledger.settled for j, _ in command.jobs if j in self.held)
             assert known == (not decision)
-        elif isinstance(command, account.AccountBill | account.AccountLapse):
+        elif isinstance(command, AccountBill | account.AccountLapse):
             assert command.job_id in self.ledger.waiting or not decision
         else:
             assert self._allows(command) or not decision

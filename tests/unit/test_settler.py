@@ -10,9 +10,14 @@ import pytest
 
 from coordinator.application.money import settler as module
 from coordinator.application.money.settler import AGAIN_SECONDS, PACE_SECONDS, Settler
-from coordinator.application.ports import Clock, Intent, Recorded
+from coordinator.application.ports import Clock, Intent, NewEvent, Recorded
+from coordinator.crypto.keys import SigningKey
+from coordinator.crypto.statement import sign_statement
 from coordinator.domain.account import (
+    AccountBill,
     AccountDeposit,
+    AccountLapse,
+    AccountSettle,
     PaymentBilled,
     PaymentLapsed,
     PaymentsSettled,
@@ -24,12 +29,15 @@ from coordinator.domain.job import JobCancel, job_stream
 from coordinator.domain.messages import SYSTEM, Millis
 from coordinator.domain.service import ServiceRegister
 from coordinator.wire.answers import Answer, Refused
-from tests.harness.bus import Bench, WatchedLog, submit
-from tests.harness.deciding import ADMIN, a_spec
+from tests.harness.bus import Bench, WatchedLog, codes, submit
+from tests.harness.deciding import ADMIN, RIG, SESSION, a_spec, started
 from tests.harness.memory_log import MemoryEventLog
+from tests.harness.metadata import METADATA
 
 FULL = 4
 """Jobs of a full settlement here."""
+KEY = SigningKey(bytes(32))
+"""Of the miner."""
 
 
 class Process:
@@ -40,17 +48,22 @@ class Process:
         self.seconds = 1000.0
         self.sent: list[list[int]] = []
         """The positions that each command named."""
+        self.lapsed: list[list[UUID]] = []
+        """The jobs whose holds were to end, by array of commands."""
         self.is_refused = False
         self.seen = 0
 
         async def handle(intents: Sequence[Intent]) -> list[Answer]:
             commands = [cast("Any", intent.command) for intent in intents]
-            self.sent += [[position for _, position in command.jobs] for command in commands]
+            lapses = [command.job_id for command in commands if isinstance(command, AccountLapse)]
+            self.lapsed += [lapses] if lapses else []
+            settles = [command for command in commands if isinstance(command, AccountSettle)]
+            self.sent += [[position for _, position in command.jobs] for command in settles]
             if self.is_refused:
                 return [Refused(Code.UNAVAILABLE, "not now") for _ in intents]
             return await bench.gateway.handle(intents)
 
-        clock = Clock(now=lambda: 0, monotonic=lambda: self.seconds)
+        clock = Clock(now=bench.clock.clock.now, monotonic=lambda: self.seconds)
         self.settler = Settler(log, handle, clock)
 
     def take_over(self, seen: int | None = None, projected: int | None = None) -> None:
@@ -290,3 +303,180 @@ async def test_jobs_without_a_hold_are_not_sent_by_a_process_that_takes_over(ben
     await process.tick()
     assert process.sent == [ends]
     assert settled(bench) == [ids("a")]
+
+
+# --- work on cancelled jobs ---------------------------------------------------------------------------------
+WAIT = 30_000
+
+
+@pytest.fixture
+async def paying(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    """Where work on cancelled jobs is paid."""
+    monkeypatch.setattr(module, "MAX_SETTLED", FULL)
+    monkeypatch.setattr(module, "READ_EVENTS", 3)
+    bench = Bench(WatchedLog(), terms=Terms(partial_millis=WAIT))
+    await bench.bus.start()
+    await bench.send(ServiceRegister(spec=a_spec(max_units="20")), by=SYSTEM)
+    await bench.send(AccountDeposit(party="alice", amount=10**9, business_id="d1"), by=ADMIN)
+    yield bench
+    await bench.bus.stop()
+
+
+async def stopped(bench: Bench, *keys: str) -> None:
+    """Submit jobs, and cancel them at work."""
+    for key in keys:
+        job_id = job_stream("alice", key)
+        await bench.send(submit(key))
+        claim = started(at=bench.clock.millis, job_id=job_id, miner_key=KEY.key_id)
+        bench.log.append([NewEvent(job_id, 2, claim, METADATA)])
+        bench.clock.millis += 100
+        await canceled(bench, key)
+
+
+async def bill(bench: Bench, key: str) -> list[str]:
+    """The miner's statement of 100 milliseconds of work."""
+    job_id = job_stream("alice", key)
+    [submitted, *_] = bench.log.load([job_id])[job_id]
+    named: dict[str, Any] = {"attempt": 1, "miner_id": "rig", "session_id": SESSION}
+    statement = {
+        "version": "1 partial",
+        "job_id": str(job_id),
+        **named,
+        "service": a_spec().id,
+        "payload_digest": cast("Any", submitted.event).payload_digest,
+        "started_at_ms": 1,
+        "stopped_at_ms": 101,
+    }
+    signed = sign_statement(KEY, statement)
+    return codes(await bench.send(AccountBill(job_id=job_id, **named, statement=signed), by=RIG))
+
+
+def ends(bench: Bench) -> list[tuple[str, UUID]]:
+    """The ends of kept holds, in the order of the log."""
+    events = [recorded.event for recorded in bench.log.read(0, 1000)]
+    kinds = (PaymentBilled, PaymentLapsed)
+    return [(event.topic.split(".")[1], event.job_id) for event in events if isinstance(event, kinds)]
+
+
+async def test_a_kept_hold_ends_when_it_is_due_and_not_before(paying: Bench) -> None:
+    """In arrays of a bounded size; it is sent once."""
+    process = Process(paying.log, paying)
+    process.take_over()
+    await stopped(paying, *"abcdef")
+    await process.read()
+    for _ in range(3):
+        await process.tick()
+        await process.read()
+    until = [*kept(paying.log, paying.log.head()).values()]
+    assert (len(until), set(until)) == (6, {paying.clock.millis + WAIT})
+    hold = await held(paying)
+    assert hold == 6 * 40_000
+    paying.clock.millis += WAIT - 1
+    await process.tick()
+    assert process.lapsed == []
+    paying.clock.millis += 1
+    for _ in range(5):
+        await process.tick()
+        await process.read()
+    assert process.lapsed == [ids(*"abcd"), ids("e", "f")]
+    assert ends(paying) == [("lapsed", job_id) for job_id in ids(*"abcdef")]
+    assert await held(paying) == 0
+
+
+async def test_a_paid_hold_is_not_sent(paying: Bench) -> None:
+    """Its statement came: the log tells the settler. Nor is one of a job that nobody worked on."""
+    process = Process(paying.log, paying)
+    process.take_over()
+    await stopped(paying, "a", "b")
+    await end(paying, "queued")
+    await process.read()
+    await process.tick()
+    await process.read()
+    assert await bill(paying, "a") == ["accepted"]
+    await process.read()
+    paying.clock.millis += WAIT
+    await process.tick()
+    assert process.lapsed == [ids("b")]
+    assert ends(paying) == [("billed", *ids("a")), ("lapsed", *ids("b"))]
+    assert await held(paying) == 0
+
+
+async def test_a_statement_that_the_settler_did_not_read_yet_wins(paying: Bench) -> None:
+    """Its command comes too late, has no effect, and is not sent again."""
+    process = Process(paying.log, paying)
+    process.take_over()
+    await stopped(paying, "a")
+    await process.read()
+    await process.tick()
+    await process.read()
+    assert await bill(paying, "a") == ["accepted"]
+    paying.clock.millis += WAIT
+    for _ in range(3):
+        await process.tick()
+    assert process.lapsed == [ids("a")]
+    assert ends(paying) == [("billed", *ids("a"))]
+
+
+async def test_a_refused_end_is_sent_again_after_a_pause(paying: Bench) -> None:
+    process = Process(paying.log, paying)
+    process.take_over()
+    await stopped(paying, "a")
+    await process.read()
+    await process.tick()
+    await process.read()
+    paying.clock.millis += WAIT
+    process.is_refused = True
+    await process.tick()
+    process.is_refused = False
+    await process.tick(AGAIN_SECONDS / 2)
+    assert (process.lapsed, ends(paying)) == ([ids("a")], [])
+    await process.tick(AGAIN_SECONDS)
+    assert (process.lapsed, ends(paying)) == ([ids("a")] * 2, [("lapsed", *ids("a"))])
+
+
+@pytest.mark.parametrize("projected", ["nothing", "the settlement", "all"])
+async def test_a_process_that_takes_over_knows_kept_jobs(paying: Bench, projected: str) -> None:
+    """By the table as far as it is, then by the log: also the ends that the table does not have."""
+    start = paying.log.head()
+    first = Process(paying.log, paying)
+    first.take_over()
+    await stopped(paying, "a", "b")
+    await first.read()
+    await first.tick()
+    positions = {"nothing": start, "the settlement": paying.log.head()}
+    assert await bill(paying, "a") == ["accepted"]
+    await stopped(paying, "c")
+    await first.read()
+    await first.tick()
+    first.settler.stand_by()
+
+    second = Process(paying.log, paying)
+    second.take_over(projected=positions.get(projected, paying.log.head()))
+    paying.clock.millis += WAIT
+    await first.tick()
+    for _ in range(3):
+        await second.tick()
+        await second.read()
+    assert first.lapsed == []
+    assert second.lapsed == [ids("b", "c")]
+    assert ends(paying) == [("billed", *ids("a")), *(("lapsed", job_id) for job_id in ids("b", "c"))]
+    assert await held(paying) == 0
+
+
+async def test_a_process_that_is_behind_reads_of_kept_jobs(paying: Bench) -> None:
+    """Its own position is before their settlement, and the table is ahead of it."""
+    start = paying.log.head()
+    first = Process(paying.log, paying)
+    first.take_over()
+    await stopped(paying, "a", "b")
+    await first.read()
+    await first.tick()
+    assert await bill(paying, "a") == ["accepted"]
+    second = Process(paying.log, paying)
+    second.take_over(start)
+    paying.clock.millis += WAIT
+    for _ in range(20):
+        await second.read(1)
+    await second.tick()
+    assert ends(paying) == [("billed", *ids("a")), ("lapsed", *ids("b"))]
+    assert await held(paying) == 0
