@@ -194,6 +194,7 @@ def test_asyncapi_has_every_message(asyncapi: dict[str, Any]) -> None:
     """Every event, every command that may come through a queue, and every refusal code is there."""
     messages = asyncapi["components"]["messages"]
     internal = {
+        "account.lapse",
         "account.settle",
         "job.lose",
         "job.expire",

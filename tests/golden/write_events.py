@@ -23,9 +23,12 @@ from coordinator.domain.account import (
     AccountPayoutAddressSet,
     AccountPosted,
     AccountReleased,
+    Kept,
     Payment,
+    PaymentBilled,
     PaymentDismissed,
     PaymentDisputed,
+    PaymentLapsed,
     PaymentRefunded,
     PaymentsSettled,
     TransferMade,
@@ -299,7 +302,8 @@ def streams() -> list[tuple[UUID, list[Event]]]:
 
 
 def _money() -> list[tuple[UUID, list[Event]]]:
-    """A deposit, a hold of two jobs, their settlement, a dispute and a refund; and a hold that returned."""
+    """A deposit, a hold of two jobs, their settlement, a dispute and a refund; a hold that returned; and two
+    jobs that were cancelled at work, of which one is paid by its miner's partial statement."""
     job_id, later = UUID(int=1), NOON + 60_000
     by: dict[str, Any] = {"by": "root"}
     alice: dict[str, Any] = {"party": "alice", "disputed": 0}
@@ -313,6 +317,14 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         "unit_type": "gpu_seconds",
         "reason": "silent",
     }
+    partial: dict[str, Any] = {
+        "posting": f"partial/{UUID(int=4)}",
+        "kind": "payment",
+        "job_id": UUID(int=4),
+        "attempt": 1,
+        "units": "0.200",
+        "unit_type": "gpu_seconds",
+    }
     into: dict[str, Any] = {"posting": "deposit/alice/invoice-17", "kind": "deposit", "amount": 500}
     returned: dict[str, Any] = {"jobs": 1, "amount": 200}
     client: list[Event] = [
@@ -322,6 +334,9 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         AccountHeld(**by, **alice, **returned, at=NOON, balance=400, held=200),
         AccountReleased(**by, **alice, **returned, at=NOON, balance=400, held=0),
         AccountPosted(**by, **alice, **back, at=NOON, balance=500, held=0, amount=100),
+        AccountHeld(**by, **alice, at=NOON, balance=500, held=400, jobs=2, amount=400),
+        AccountPosted(**by, **alice, **partial, at=NOON, balance=450, held=200, amount=-50, released=200),
+        AccountReleased(**by, **alice, **returned, at=later, balance=450, held=0),
     ]
     rig: dict[str, Any] = {"party": "rig", "held": 0, "at": NOON}
     frozen: dict[str, Any] = {"job_id": job_id, "amount": 98, "available_at": later}
@@ -332,6 +347,7 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         AccountDismissed(**by, **rig, **frozen, balance=98, disputed=0),
         AccountPosted(**by, **rig, **back, balance=0, disputed=0, amount=-98, available_at=later),
         AccountPayoutAddressSet(by="rig", **rig, balance=0, disputed=0, sink="file", address="account-17"),
+        AccountPosted(**by, **rig, **partial, balance=49, disputed=0, amount=49, available_at=later),
     ]
     payment = Payment(
         job_id=job_id,
@@ -366,6 +382,21 @@ def _money() -> list[tuple[UUID, list[Event]]]:
             payments=(),
             unpaid=(costless[1],),
         ),
+        PaymentsSettled(
+            **by,
+            at=NOON,
+            number=3,
+            after=23,
+            until=31,
+            available_at=later,
+            payments=(),
+            unpaid=(),
+            kept=tuple(
+                Kept(job_id=UUID(int=number), client="alice", miner="rig", attempt=1, hold=200)
+                for number in (4, 5)
+            ),
+            kept_until=later,
+        ),
     ]
     about: dict[str, Any] = {
         "by": "root",
@@ -373,6 +404,7 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         "job_id": job_id,
         "client": "alice",
         "miner": "rig",
+        "amount": 100,
         "credit": 98,
         "available_at": later,
     }
@@ -381,6 +413,22 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         PaymentDismissed(**about, reason="it is not"),
         PaymentRefunded(**about, disputed=False, reason="it was"),
     ]
+    said = {
+        "version": "1 partial",
+        "job_id": str(UUID(int=4)),
+        "attempt": 1,
+        "miner_id": "rig",
+        "session_id": "session-1",
+        "service": "echo",
+        "payload_digest": "0" * 64,
+        "started_at_ms": NOON - 200,
+        "stopped_at_ms": NOON,
+        "signature": {"alg": "ed25519", "key_id": "k" * 43, "sig": "s" * 86},
+    }
+    cancelled = {**about, "job_id": UUID(int=4), "amount": 50, "credit": 49, "hold": 200}
+    work: dict[str, Any] = {"attempt": 1, "units": "0.200", "unit_type": "gpu_seconds", "fee": 1}
+    billed = PaymentBilled(**cancelled, **work, statement=said)
+    lapsed = PaymentLapsed(**{**cancelled, "job_id": UUID(int=5), "at": later, "amount": 0, "credit": 0})
     made = TransferMade(
         **by, at=NOON, party="alice", business_id="invoice-17", kind="deposit", amount=500, reason="paid"
     )
@@ -391,6 +439,8 @@ def _money() -> list[tuple[UUID, list[Event]]]:
         (account_stream("rig"), miner),
         (PAYMENTS_STREAM, settled),
         (payment_stream(job_id), contested),
+        (payment_stream(billed.job_id), [billed]),
+        (payment_stream(lapsed.job_id), [lapsed]),
         (transfer_stream("alice", "invoice-17"), [made]),
         *_settlement(),
         (account_stream("node"), [carried]),

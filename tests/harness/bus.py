@@ -126,6 +126,10 @@ class Bench:
             for payment in recorded.event.payments:
                 if payment.job_id == job_id:
                     return SettledJob(payment, payment.client, recorded.event.available_at)
+            for kept in recorded.event.kept:
+                if kept.job_id == job_id:
+                    until = recorded.event.kept_until
+                    return SettledJob(None, kept.client, recorded.event.available_at, kept, until)
         return None
 
     async def _payloads_of(self, job_ids: Collection[UUID]) -> dict[UUID, StoredPayload]:

@@ -52,6 +52,7 @@ GUARDED = [
     ("POST", "/v1/miners/01890a5d-ac96-774b-bcce-b302099a8057/fail"),
     ("POST", "/v1/miners/01890a5d-ac96-774b-bcce-b302099a8057/release"),
     ("POST", "/v1/miners/01890a5d-ac96-774b-bcce-b302099a8057/progress"),
+    ("POST", "/v1/miners/01890a5d-ac96-774b-bcce-b302099a8057/bill"),
     ("GET", "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/events"),
     ("GET", "/v1/events"),
     ("GET", "/v1/registry/services"),

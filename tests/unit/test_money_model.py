@@ -16,6 +16,7 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple, cast, get_args
 from uuid import UUID
 
@@ -27,20 +28,26 @@ from coordinator.application.commands.handler import Prepared
 from coordinator.application.commands.handlers.accounts import AccountCommands
 from coordinator.application.commands.handlers.settlements import SettlementCommands
 from coordinator.application.ports import Intent
+from coordinator.audit.checks import check_statements
+from coordinator.audit.jobs import Statement
 from coordinator.audit.money import Money
+from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.settlement import payment_leaf, payments_root
-from coordinator.domain import account, job, settlement
+from coordinator.crypto.statement import sign_statement
+from coordinator.domain import account, job, miner, settlement
 from coordinator.domain.account import (
     FEES,
     OUTSIDE,
     PAYMENTS_STREAM,
     SETTLEMENT,
     Account,
+    AccountBill,
     AccountCarried,
     AccountCommand,
     AccountHeld,
     AccountPosted,
     Contested,
+    PaymentBilled,
     PaymentsSettled,
     SettledJob,
     Terms,
@@ -75,8 +82,14 @@ HOUR = 3600 * SECOND
 MOVES = (*(0, 1, SECOND, SECOND, 20 * SECOND, 200 * SECOND, -5 * SECOND) * 5, HOUR, -HOUR)
 """The clock goes on, stands, jumps over the time for disputes, and is set back."""
 
-online = functools.cache(made.online)
+MINERS_KEY = SigningKey(bytes(32))
+"""Of all miners: keys of others have tests of their own."""
 spec = functools.cache(made.a_spec)
+
+
+@functools.cache
+def online(miner_id: str) -> miner.Online:
+    return miner.Online(made.registered(miner_id=miner_id, public_key=MINERS_KEY.key_id))
 
 
 EARNINGS = {("payment", True), ("refund", False), ("payout", False), ("payout_returned", True)}
@@ -93,10 +106,24 @@ class Ledger(NamedTuple):
     """By job: the position of its settlement, and its part of it."""
     times: Counter[UUID]
     """By job: how often it is in a settlement."""
+    billed: dict[UUID, PaymentBilled]
+    """The paid work on cancelled jobs."""
+    lapsed: Counter[UUID]
+    """By job: how often its kept hold ended in vain."""
 
     @property
     def paid(self) -> list[UUID]:
-        return [job_id for job_id, (_, settled) in self.settled.items() if settled.payment is not None]
+        paid = [job_id for job_id, (_, settled) in self.settled.items() if settled.payment is not None]
+        return [*paid, *self.billed]
+
+    @property
+    def kept(self) -> list[UUID]:
+        """Jobs that were cancelled at work, and whose holds have waited, or wait, for statements."""
+        return [job_id for job_id, (_, settled) in self.settled.items() if settled.kept is not None]
+
+    @property
+    def waiting(self) -> list[UUID]:
+        return [job_id for job_id in self.kept if job_id not in self.billed and not self.lapsed[job_id]]
 
 
 class Settler:
@@ -211,17 +238,23 @@ class World:
         self.log: Decision = []
         self.entries: dict[str, list[account.AccountEvent]] = defaultdict(list)
         self.jobs: list[UUID] = []
-        self.ledger = Ledger(Counter(), [], {}, Counter())
+        self.ledger = Ledger(Counter(), [], {}, Counter(), {}, Counter())
         self.ended: list[tuple[int, UUID]] = []
         """The jobs that have ended, with the positions of their ends, in their order."""
         self.settlers = [Settler(), Settler()]
         self.merged = 0
         self.overlaps = 0
         """Settlements of a list of which a part was settled before."""
+        self.early = 0
+        """Holds that the system wanted to end before their time."""
+        self.again = 0
+        """Those that it ended again."""
         self.money = 0
         """All deposits without all withdrawals and payouts, by the answers alone."""
         self.terms = Terms(
-            chance.choice((0, 1, 250, 250, 3333, 3333, 10_000)), chance.choice((0, 1000, 60_000, 600_000))
+            chance.choice((0, 1, 250, 250, 3333, 3333, 10_000)),
+            chance.choice((0, 1000, 60_000, 600_000)),
+            chance.choice((0, 30_000, 30_000)),
         )
         self.refusals: Counter[str] = Counter()
         bank = Bank(needs_address=chance.random() < 0.5)
@@ -266,6 +299,12 @@ class World:
                 self.ledger.sums[event.posting] += event.amount
             elif isinstance(event, PaymentsSettled):
                 self._follow_settlement(position, event, decision)
+            elif isinstance(event, PaymentBilled):
+                self._follow_bill(position, event)
+            elif isinstance(event, account.PaymentLapsed):
+                assert event.job_id in self.ledger.waiting
+                assert (event.amount, event.credit, event.hold) == (0, 0, self.held[event.job_id])
+                self.ledger.lapsed[event.job_id] += 1
             elif job.ends_job(event):
                 self.ended.append((position, stream))
             elif settlement.is_settlement_event(event):
@@ -277,11 +316,15 @@ class World:
         assert (event.number, event.after) == ((before.number + 1, before.until) if before else (1, 0))
         ended = [j for at, j in self.ended if event.after < at <= event.until and j in self.held]
         assert [payment.job_id for payment in event.payments] == [j for j in ended if self.price(j)]
-        assert [unpaid.job_id for unpaid in event.unpaid] == [j for j in ended if not self.price(j)]
+        kept = [j for j in ended if self.at_work(j)] if self.terms.partial_millis else []
+        assert [one.job_id for one in event.kept] == kept
+        assert event.kept_until == (event.at + self.terms.partial_millis if kept else None)
+        unpaid_ids = [j for j in ended if not self.price(j) and j not in kept]
+        assert [unpaid.job_id for unpaid in event.unpaid] == unpaid_ids
         assert (event.until, ended[-1]) in self.ended
         entries = [e for _, e in decision if isinstance(e, account.AccountPosted | account.AccountReleased)]
         sides = [(e.party, isinstance(e, account.AccountPosted) and e.amount > 0) for e in entries]
-        clients = {(self.states[j].job.client, False) for j in ended}
+        clients = {(self.states[j].job.client, False) for j in ended if j not in kept}
         credited = {(p.miner, True) for p in event.payments if p.amount > p.fee}
         fees = {(FEES, True) for p in event.payments if p.fee}
         assert Counter(sides) == Counter(clients | credited | fees)
@@ -295,6 +338,27 @@ class World:
             self.payments.append((position, payment_leaf(payment.model_dump())))
         for unpaid in event.unpaid:
             self.ledger.settled[unpaid.job_id] = position, SettledJob(None, unpaid.client, event.available_at)
+
+        for one in event.kept:
+            started = self.at_work(one.job_id)
+            assert started is not None
+            assert (one.miner, one.attempt) == (principal_of(started.miner_id), started.attempt)
+            assert (one.client, one.hold) == (self.states[one.job_id].job.client, self.held[one.job_id])
+            part = SettledJob(None, one.client, event.available_at, one, event.kept_until or 0)
+            self.ledger.settled[one.job_id] = position, part
+
+    def _follow_bill(self, position: int, event: PaymentBilled) -> None:
+        """It pays what its statement is worth, to the miner at work, within the hold that it ends."""
+        assert event.job_id in self.ledger.waiting
+        started = self.at_work(event.job_id)
+        assert started is not None
+        assert (event.miner, event.attempt) == (principal_of(started.miner_id), started.attempt)
+        assert (event.client, event.hold) == (self.states[event.job_id].job.client, self.held[event.job_id])
+        said = event.statement
+        assert event.amount == self.worth(event.job_id, said["stopped_at_ms"] - said["started_at_ms"]) > 0
+        assert (event.fee, event.credit) == (self.fee(event.amount), event.amount - self.fee(event.amount))
+        self.ledger.billed[event.job_id] = event
+        self.payments.append((position, payment_leaf(event.model_dump())))
 
     def _follow_batch(self, position: int, event: settlement.SettlementEvent) -> None:
         if isinstance(event, settlement.SettlementClosed):
@@ -439,7 +503,10 @@ class World:
         return total - set_apart, earned - set_apart
 
     def _credits(self, entry: AccountPosted) -> dict[UUID, int]:
-        """By job: the parts of a credit for the payments of a settlement."""
+        """By job: the parts of a credit for the payments of a settlement, or for work on a cancelled job."""
+        if entry.posting.startswith("partial/"):
+            assert entry.job_id is not None
+            return {entry.job_id: entry.amount}
         settled = self.ledger.settlements[int(entry.posting.removeprefix("payments/")) - 1]
         if entry.party == FEES:
             return {payment.job_id: payment.fee for payment in settled.payments if payment.fee}
@@ -614,7 +681,8 @@ class World:
     def argue(self) -> None:
         if not self.jobs:
             return
-        job_id = self.chance.choice(self.ledger.paid or self.jobs)
+        billed = list(self.ledger.billed) if self.chance.random() < 0.2 else []
+        job_id = self.chance.choice(billed or self.ledger.paid or self.jobs)
         client = Principal(self.chance.choice((*CLIENTS, self.states[job_id].job.client)), Role.CLIENT)
         command, by = self.chance.choice(
             (
@@ -627,6 +695,95 @@ class World:
         owner = self.states[job_id].job.client
         accepted = self.send(command, by)
         assert not (accepted and by is client and client.name != owner)
+
+    def stop(self) -> None:
+        """A job is cancelled at work; often that is settled soon, and its miner sends its statement."""
+        running = [j for j in self.jobs if isinstance(self.states[j], job.Running)]
+        if running:
+            cancel = made.cancel().model_copy(update={"job_id": self.chance.choice(running)})
+            self.append(job.decide(self.states[cancel.job_id], cancel, Context(self.now, ADMIN)))
+            for step in (self.settle, self.settle, self.bill, self.lapse)[: self.chance.randrange(5)]:
+                step()
+
+    def bill(self) -> None:
+        """A miner, mostly the one that was at work, asks for its pay; the table may be behind."""
+        waiting = self.ledger.waiting if self.chance.random() < 0.6 else []
+        stopped = waiting or self.ledger.kept or [j for j in self.jobs if self.at_work(j)] or self.jobs
+        if not stopped:
+            return
+        job_id = self.chance.choice(stopped if self.chance.random() < 0.9 else self.jobs)
+        miner_id, attempt = self.chance.choice(MINERS), self.chance.choice((1, 2))
+        started = self.at_work(job_id)
+        if started is not None and self.chance.random() < 0.8:
+            miner_id, attempt = started.miner_id, started.attempt
+        seen = self.seen(job_id)
+        stated = self.chance.choice((0, 1, seen // 2, seen, seen + 1, seen + HOUR))
+        command = self._bill_of(job_id, miner_id, attempt, stated)
+        by = Principal(principal_of(miner_id), Role.MINER)
+        is_its = started is not None and (miner_id, attempt) == (started.miner_id, started.attempt)
+        if is_its and self.terms.partial_millis and self.chance.random() < 0.1:
+            self.delayed.append(self.prepare(command, by))
+            return
+        was, unknown = self.states.get(payment_stream(job_id)), self.refusals[Code.JOB_NOT_FOUND]
+        accepted = self.send(command, by)
+        now = self.states.get(payment_stream(job_id))
+        if not is_its or job_id not in self.ledger.kept:
+            assert not accepted
+            assert now == was
+        elif was is not None:
+            assert now == was
+            assert not accepted or was.billed
+        elif now is None:
+            assert self.refusals[Code.JOB_NOT_FOUND] > unknown
+        else:
+            assert bool(now.billed) == bool(self.worth(job_id, stated))
+
+    def _bill_of(self, job_id: UUID, miner_id: str, attempt: int, stated: int) -> AccountBill:
+        stopped_at = T0 + self.chance.randrange(HOUR)  # by the miner's clock
+        statement = {
+            "version": "1 partial",
+            "job_id": str(job_id),
+            "attempt": attempt,
+            "miner_id": miner_id,
+            "session_id": made.SESSION,
+            "service": "whisper",
+            "payload_digest": made.PAYLOAD_DIGEST,
+            "started_at_ms": stopped_at - stated,
+            "stopped_at_ms": stopped_at,
+        }
+        return AccountBill(
+            job_id=job_id,
+            attempt=attempt,
+            miner_id=miner_id,
+            session_id=made.SESSION,
+            statement=sign_statement(MINERS_KEY, statement),
+        )
+
+    def lapse(self) -> None:
+        """The system ends a hold: too early, in time, again, or one that does not wait."""
+        some = self.ledger.waiting if self.chance.random() < 0.6 else self.ledger.kept
+        if not self.jobs:
+            return
+        job_id = self.chance.choice(some or self.jobs)
+        command = account.AccountLapse(job_id=job_id)
+        if self.chance.random() < 0.1:
+            with contextlib.suppress(Refusal):
+                self.delayed.append(self.prepare(command, SYSTEM))
+            return
+        was, unknown = self.states.get(payment_stream(job_id)), self.refusals[Code.JOB_NOT_FOUND]
+        accepted = self.send(command, SYSTEM)
+        now = self.states.get(payment_stream(job_id))
+        if job_id not in self.ledger.kept:
+            assert not accepted
+            assert now == was
+        elif was is not None:
+            assert now == was
+            self.again += accepted
+        elif self.now < self.ledger.settled[job_id][1].kept_until:
+            assert (accepted, now) == (False, None)
+            self.early += 1
+        else:
+            assert now is not None or self.refusals[Code.JOB_NOT_FOUND] > unknown
 
     def say_where(self, party: str | None = None) -> None:
         """A payee says where it is paid."""
@@ -694,6 +851,8 @@ class World:
         if isinstance(command, account.AccountSettle):
             known = all(j in self.ledger.settled for j, _ in command.jobs if j in self.held)
             assert known == (not decision)
+        elif isinstance(command, AccountBill | account.AccountLapse):
+            assert command.job_id in self.ledger.waiting or not decision
         else:
             assert self._allows(command) or not decision
         self.append(decision)
@@ -741,8 +900,8 @@ class World:
         assert self.states == known
 
     STEPS: ClassVar = (
-        *(submit, *[work] * 8, settle, transfer, argue, argue),
-        *(submit, *[work] * 8, settle, transfer, argue, argue),
+        *(submit, *[work] * 8, settle, transfer, argue, argue, stop, stop, bill, lapse),
+        *(submit, *[work] * 8, settle, transfer, argue, argue, stop, stop, bill, lapse),
         *(close, close, close, *[pay] * 5, say_where, delay, arrive, restart),
     )
 
@@ -766,8 +925,9 @@ class World:
                     assert one.payable(self.now) == max(0, min(available, earned)), one
                 assert min((one.held, one.disputed, *(a for _, a in one.pending))) >= 0, one
         assert all(count == 1 for count in self.ledger.times.values())
-        held = sum(hold for j, hold in self.held.items() if j not in self.ledger.settled)
-        assert sum(a.held for a in accounts) == held
+        waiting = self.ledger.waiting
+        of = [j for j in self.held if j not in self.ledger.settled or j in waiting]
+        assert sum(a.held for a in accounts) == sum(self.held[j] for j in of)
         self.check_payouts()
 
     def check_payouts(self) -> None:
@@ -791,8 +951,8 @@ class World:
         assert all(self.paid_out[party] + left[party] <= earned[party] for party in closed)
 
     def finish(self) -> None:
-        """Every job ends and is settled, and more batches are paid: each completed job was paid once, and
-        nothing is held."""
+        """Every job ends and is settled, kept holds end, and more batches are paid: each completed job was
+        paid once, and nothing is held."""
         for job_id in self.jobs:
             if not job.is_final(self.states[job_id]):
                 cancel = made.cancel().model_copy(update={"job_id": job_id})
@@ -802,6 +962,7 @@ class World:
         while due := [settler for settler in self.settlers if settler.due]:
             self._settle_first(self.chance.choice(due), 3)
         self.check()
+        self._end_kept()
         self.now += 2 * HOUR
         for _ in range(self.chance.choice((0, 10, 40))):
             self.chance.choice((self.close, self.pay, self.pay, self.pay, self.delay, self.arrive))()
@@ -825,6 +986,41 @@ class World:
         assert {p: b for p, b in balances.items() if b} == {p: b for p, b in self.expected().items() if b}
         self.audit()
 
+    def _end_kept(self) -> None:
+        """A statement comes for some, the others have their time. The table is there in the end."""
+        while waiting := self.ledger.waiting:
+            job_id = self.chance.choice(waiting)
+            started = self.at_work(job_id)
+            assert started is not None
+            command: Any = account.AccountLapse(job_id=job_id)
+            by = SYSTEM
+            if self.chance.random() < 0.5:
+                command = self._bill_of(job_id, started.miner_id, started.attempt, self.seen(job_id))
+                by = Principal(principal_of(started.miner_id), Role.MINER)
+            else:
+                self.now = max(self.now, self.ledger.settled[job_id][1].kept_until)
+            self.send(command, by)
+            self.check()
+        ends = {j: (j in self.ledger.billed) + self.ledger.lapsed[j] for j in self.ledger.kept}
+        assert ends == dict.fromkeys(self.ledger.kept, 1)
+
+    def at_work(self, job_id: UUID) -> job.JobStarted | None:
+        """The claim of the attempt that a cancellation ended."""
+        events = [event for stream, event in self.log if stream == job_id]
+        if len(events) < 2 or not isinstance(events[-1], job.JobCanceled):
+            return None
+        return events[-2] if isinstance(events[-2], job.JobStarted) else None
+
+    def seen(self, job_id: UUID) -> int:
+        """The time between claim and cancellation; less than nothing if the clock was set back."""
+        started = self.at_work(job_id)
+        return 0 if started is None else self.states[job_id].canceled_at - started.at
+
+    def worth(self, job_id: UUID, stated: int) -> int:
+        """What so much work costs: 0.002 for each second that was stated and seen, within limit and hold."""
+        most = int(Fraction(self.states[job_id].job.max_units) * 1000)
+        return min(2 * max(0, min(stated, self.seen(job_id), most)), self.held[job_id])
+
     def price(self, job_id: UUID) -> int:
         """What a job costs: the price of its receipt, within its hold."""
         state: Any = self.states[job_id]
@@ -843,11 +1039,16 @@ class World:
             balances.update({OUTSIDE: -amount})
         for job_id in self.jobs:
             price, contested = self.price(job_id), self.states.get(payment_stream(job_id))
+            if billed := self.ledger.billed.get(job_id):
+                assert not price
+                said = billed.statement
+                price = self.worth(job_id, said["stopped_at_ms"] - said["started_at_ms"])
+                miner_id = said["miner_id"]
+            elif price:
+                miner_id = self.states[job_id].completed.miner_id
             if price and (contested is None or contested.status != "REFUNDED"):
                 balances.update({self.states[job_id].job.client: -price})
-                balances.update(
-                    {principal_of(self.states[job_id].completed.miner_id): price - self.fee(price)}
-                )
+                balances.update({principal_of(miner_id): price - self.fee(price)})
                 balances.update({FEES: self.fee(price)})
         balances.subtract(self.paid_out)
         balances.update({OUTSIDE: self.paid_out.total()})
@@ -858,6 +1059,8 @@ class World:
     def audit(self) -> None:
         """The auditor, which shares no code with the rules, finds nothing, and has the same accounts."""
         money, submitted = Money(), {}
+        at_work: dict[UUID, dict[str, Any]] = {}
+        statements: list[Statement] = []
         stored = self.chance.randrange(len(self.log))
         for position, (stream, event) in enumerate(self.log, 1):
             if position == stored:  # it goes on another day
@@ -868,10 +1071,18 @@ class World:
                 money.submitted(data)
             elif job.ends_job(event):
                 completed = isinstance(event, job.JobCompleted)
-                money.job_ended(submitted[stream], data, position, completed=completed)
-            elif event.noun != "job":
-                money.follow(str(stream), event.topic, data, position)
+                claim = at_work.get(stream) if isinstance(event, job.JobCanceled) else None
+                money.job_ended(submitted[stream], data, position, completed=completed, stopped=claim)
+            elif isinstance(event, job.JobStarted):
+                at_work[stream] = data
+            elif event.noun == "job":
+                at_work.pop(stream, None)
+            elif signed := money.follow(str(stream), event.topic, data, position):
+                statements.append(Statement(position, *signed))
         money.finish()
+        assert len(statements) == len(self.ledger.billed)
+        assert check_statements(statements) is None
+        assert money.kept == {}
         accounts = [s for s in self.states.values() if isinstance(s, Account)]
         assert money.accounts == {a.party: [a.balance, a.held, a.disputed] for a in accounts}
 
@@ -887,7 +1098,8 @@ def short_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_history_keeps_every_sum(shard: int) -> None:
     """Submits, retries, losses, cancels, expiries, disputes, refunds, transfers and payouts in any order,
     often sent twice, with restarts and clocks that jump: sums are zero, no balance is below its holds, each
-    completed job is paid once, so is each payout, and an audit is clean."""
+    completed job is paid once, so is each payout, the hold of each job that was cancelled at work ends once,
+    by a statement or its time, and an audit is clean."""
     seen: Counter[str] = Counter()
     for seed in range(shard * HISTORIES, (shard + 1) * HISTORIES):
         world = World(random.Random(seed))
@@ -903,9 +1115,19 @@ def test_any_history_keeps_every_sum(shard: int) -> None:
         world.finish()
         seen["paid"] += len(world.ledger.paid)
         seen["refunds"] += sum(1 for p in world.ledger.sums if p.startswith("refund"))
+        seen["billed"] += len(world.ledger.billed)
+        seen["lapsed"] += world.ledger.lapsed.total()
+        billed = [world.states[payment_stream(job_id)] for job_id in world.ledger.billed]
+        seen["contested bills"] += sum(state.status != "PAID" or state.dismissed for state in billed)
+        seen["cut bills"] += sum(
+            event.statement["stopped_at_ms"] - event.statement["started_at_ms"] > world.seen(job_id)
+            for job_id, event in world.ledger.billed.items()
+        )
+        seen["early lapses"] += world.early
+        seen["lapses again"] += world.again
         contested = [state for state in world.states.values() if isinstance(state, Contested)]
         seen["disputed"] += sum(state.status == "DISPUTED" for state in contested)
-        seen["dismissed"] += sum(state.status == "PAID" for state in contested)
+        seen["dismissed"] += sum(state.dismissed for state in contested)
         seen["merged holds"] += world.merged
         seen["stale lists"] += world.overlaps
         seen["of many jobs"] += sum(len(one.jobs) > 2 for one in world.ledger.settlements)
@@ -919,6 +1141,9 @@ def test_any_history_keeps_every_sum(shard: int) -> None:
     assert seen["refunds"] > HISTORIES // 10
     assert min(seen["disputed"], seen["dismissed"]) > 0
     assert min(seen["merged holds"], seen["stale lists"], seen["of many jobs"]) > HISTORIES // 10
+    assert min(seen["billed"], seen["lapsed"]) > HISTORIES // 10
+    assert min(seen["contested bills"], seen["cut bills"]) > 0
+    assert min(seen["early lapses"], seen["lapses again"]) > HISTORIES // 20
     assert seen["batches"] > HISTORIES // 5
     assert min(seen["paid out"], seen["returned"], seen["in transit"]) > HISTORIES // 40
     assert Code.BATCH_NOT_FOUND in seen

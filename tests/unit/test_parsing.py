@@ -406,10 +406,11 @@ def test_a_role_sends_its_own_commands_only(topic: str, role: Role) -> None:
 
 
 def test_some_commands_are_the_systems_alone() -> None:
-    """No API key loses leases or sessions, expires or settles jobs, sends batches, or names the
-    key that signs."""
+    """No API key loses leases or sessions, expires or settles jobs, ends their holds, sends batches, or names
+    the key that signs."""
     alone = {topic for topic, command in COMMANDS.items() if command.senders == {Role.SYSTEM}}
     assert {
+        "account.lapse",
         "account.settle",
         "job.lose",
         "job.expire",
