@@ -748,6 +748,36 @@ def _fee_of_work(lines: list[Line]) -> None:
     billed(lines)["fee"] += 1
 
 
+def _at_once(lines: list[Line]) -> None:
+    """The miner's credit for work is available at once."""
+    credit = next(e for _, topic, e in lines if topic == "account.posted.v1" and is_credit_of_work(e))
+    credit["available_at"] = None
+
+
+def is_credit_of_work(event: dict[str, Any]) -> bool:
+    return event["posting"].startswith("partial/") and event["party"] == "rig"
+
+
+def _until_later(lines: list[Line]) -> None:
+    """Work may be disputed for longer than its credits are pending."""
+    billed(lines)["available_at"] += 1
+
+
+def _other_unit(lines: list[Line]) -> None:
+    """Work is paid in frames."""
+    billed(lines)["unit_type"] = "frames"
+
+
+def _lapsed_early(lines: list[Line]) -> None:
+    """A hold does not wait as long as it was told to."""
+    settled(lines, 3)["kept_until"] = lines[place(lines, "payment.lapsed.v1")][2]["at"] + 1
+
+
+def _lapsed_for_something(lines: list[Line]) -> None:
+    """A job of which nothing was paid has cost something."""
+    lines[place(lines, "payment.lapsed.v1")][2]["amount"] = 5
+
+
 def _other_credit(lines: list[Line]) -> None:
     """A dispute of work names another sum."""
     lines[place(lines, "payment.disputed.v1", job_id=BILLED)][2]["amount"] += 1
@@ -766,6 +796,7 @@ def _other_credit(lines: list[Line]) -> None:
         ),
         *(_queued, _by_unit, _other_hold, _kept_for_another, _not_kept, _kept_twice, _lapsed_hold),
         *(_billed_elsewhere, _billed_attempt, _never_kept, _fee_of_work, _other_credit),
+        *(_at_once, _until_later, _other_unit, _lapsed_early, _lapsed_for_something),
     ],
 )
 def test_each_change_of_paid_work_is_found(change: Callable[[list[Line]], None]) -> None:

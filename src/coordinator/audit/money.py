@@ -209,7 +209,7 @@ class Money:
                 expected = {"job_id": job_id, "client": client, "miner": at_work, "attempt": attempt}
                 if told != {**expected, "hold": hold}:
                     raise Found("money", f"job {job_id} was cancelled at work", expected, told)
-                self.kept[job_id] = [client, hold, at_work, attempt, work]
+                self.kept[job_id] = [client, hold, at_work, attempt, work, event["kept_until"]]
                 continue
             freed[client] = freed.get(client, 0) + hold
             if miner is None or not amount:
@@ -239,9 +239,7 @@ class Money:
         told_freed = {party: amount for party, amount in told_freed.items() if amount}
         if told_freed != freed:
             raise Found("money", "the holds of settled jobs end, and no others", freed, told_freed)
-        late = [e["party"] for e in entries if e["amount"] > 0 and e["available_at"] != event["available_at"]]
-        if late:
-            raise Found("money", "credits are pending until their disputes are over", [], late)
+        _check_pending(entries, event)
 
     def _stopped(
         self, topic: str, event: Event, entries: list[Event], released: list[Event]
@@ -251,7 +249,7 @@ class Money:
         kept = self.kept.pop(job_id, None)
         if kept is None:
             raise Found("money", f"the hold of job {job_id} waits for a statement, and ends once")
-        client, hold, miner, attempt, work = kept
+        client, hold, miner, attempt, work, until = kept
         billed = topic == "payment.billed.v1"
         facts = [event["client"], event["miner"], event["hold"], event["attempt"] if billed else attempt]
         if facts != [client, miner, hold, attempt]:
@@ -263,6 +261,10 @@ class Money:
                 "money", f"the hold of job {job_id} ends once, and whole", [client, hold], [freed, sums]
             )
         if not billed:
+            if event["by"] != miner and event["at"] < until:
+                raise Found("money", f"the hold of job {job_id} waits for a statement", until, event["at"])
+            if event["amount"] or event["credit"]:
+                raise Found("money", f"no work on job {job_id} is paid", 0, event["amount"])
             _check(entries, {})
             return None
         said, amount, fee = event["statement"], event["amount"], event["fee"]
@@ -271,11 +273,12 @@ class Money:
             raise Found("statement", f"the statement is about the work on job {job_id}", work["about"], about)
         stated = said["stopped_at_ms"] - said["started_at_ms"]
         units, price = _time_bill(max(0, min(stated, work["millis"])), work["price"], work["most"])
-        owed = [units, min(price, hold), amount - fee]
-        if [event["units"], amount, event["credit"]] != owed or not 0 <= fee <= amount:
-            found = [event["units"], amount, event["credit"]]
+        owed = [units, UNIT_TYPES[None], min(price, hold), amount - fee]
+        found = [event["units"], event["unit_type"], amount, event["credit"]]
+        if found != owed or not 0 <= fee <= amount:
             raise Found("price", f"the work on job {job_id} is paid by its time", owed, found)
         _check(entries, _moved(client, miner, amount, fee))
+        _check_pending(entries, event)
         self.paid[job_id] = [client, miner, amount, fee, event["available_at"], "PAID"]
         return said, work["key"]
 
@@ -377,6 +380,12 @@ def _moved(client: str, miner: str, amount: int, fee: int) -> dict[str, int]:
     moved = {client: -amount}
     moved[miner] = moved.get(miner, 0) + amount - fee
     return {**moved, "@fees": fee}
+
+
+def _check_pending(entries: list[Event], fact: Event) -> None:
+    other = [e["party"] for e in entries if e["amount"] > 0 and e["available_at"] != fact["available_at"]]
+    if other:
+        raise Found("money", "credits are pending until their disputes are over", [], other)
 
 
 def _check(entries: list[Event], expected: dict[str, int]) -> None:
