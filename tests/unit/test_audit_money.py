@@ -755,7 +755,7 @@ def _at_once(lines: list[Line]) -> None:
 
 
 def is_credit_of_work(event: dict[str, Any]) -> bool:
-    return event["posting"].startswith("partial/") and event["party"] == "rig"
+    return bool(event["posting"].startswith("partial/") and event["party"] == "rig")
 
 
 def _until_later(lines: list[Line]) -> None:
