@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.statement import verify_statement
+from coordinator.crypto.statement import verify_partial_statement, verify_statement
 from coordinator.dev.servers.processes import free_port
 from coordinator.miner.blobs import HttpBlobs
 from coordinator.miner.config import Hardware, MinerConfig
@@ -155,6 +155,9 @@ class Stub:
             job.update(state="COMPLETED", result=fields["result"])
         elif name == "fail":
             job.update(state="FAILED", code=fields["error_code"])
+        elif name == "bill":
+            verify_partial_statement(fields["statement"], self.public_key)
+            return _problem(409, "CONFLICT_STATE")
         else:
             job.update(state="RELEASED")
         return JSONResponse({"job_id": job_id, "state": job["state"], "attempt": 1, "position": 9})
@@ -322,7 +325,7 @@ async def test_server_that_comes_later_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_heartbeat_cancels_and_drains(stub: Stub, url: str, tmp_path: Path) -> None:
-    """An attempt in `cancel` is killed; the state DRAINING makes the miner finish and leave."""
+    """An attempt in `cancel` is killed and billed; the state DRAINING makes the miner finish and leave."""
     hands = Hands()
     async with running(url, hands, tmp_path):
         await stub.until(lambda: bool(stub.session))
@@ -335,6 +338,7 @@ async def test_heartbeat_cancels_and_drains(stub: Stub, url: str, tmp_path: Path
         stub.state = "DRAINING"
         await stub.until(lambda: bool(stub.sent("leave")))
     assert stub.states() == ["RUNNING"]
+    assert len(stub.sent("bill")) == 1
 
 
 async def test_polls_that_wait_stand_for_heartbeats(stub: Stub, url: str, tmp_path: Path) -> None:

@@ -329,6 +329,7 @@ def _payment(number: int, now: int) -> dict[str, Any]:
         "unit_type": None,
         "available_at": now,
         "settled_at": _settled_at(settlement, now),
+        "kept_until": None,
         "position": 3 * settlement + 3,
     }
 
