@@ -252,7 +252,7 @@ async def test_a_batch_is_on_the_pages_of_those_whom_it_concerns(
 
 
 async def test_many_entries_take_a_moment(where: dict[str, Any]) -> None:
-    """A page of 10,000 entries is read in 20 ms, a chart of 90,000 in a second; the pages follow on."""
+    """A page of 10,000 lines does not read them all, as a chart of 90,000 does; the pages follow on."""
     async with an_edge(**where) as edge:
         context = context_of(edge)
         now = time.time_ns() // 1_000_000
@@ -271,12 +271,12 @@ async def test_many_entries_take_a_moment(where: dict[str, Any]) -> None:
             found = await account.load(context, ALICE, "alice", 90, cursor)
             cursor, seen = found.next_cursor, seen + len(found.entries)
         assert (5 * account.PAGE_SIZE, True) == (seen, cursor is not None)
-        assert min(took) < 0.02, took
         charted = time.perf_counter()
         flows = await context.money_reads.by_day("bob", now - 90 * 86_400_000)
         charted = time.perf_counter() - charted
         assert 90_000 == sum(row.paid_jobs for row in flows)
-        assert charted < 1, charted
+        # A ninth of the chart's time is what all lines of the page's account would take.
+        assert min(took) < charted / 12, (took, charted)
 
 
 def _client(number: int) -> str:
