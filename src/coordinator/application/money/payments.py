@@ -28,8 +28,8 @@ class Payments:
             rows = tables.query("accounts_payment", job_id=str(job_id))
         if not rows:
             return None
-        [recorded] = self._log.read(rows[0]["position"] - 1, 1)
-        event = recorded.event
+        events = self._log.read(rows[0]["position"] - 1, 1)
+        event = events[0].event if events else None
         if not isinstance(event, PaymentsSettled):
             return None  # the table differs from the log, which decides
         for payment in event.payments:
