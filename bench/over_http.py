@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import json
 import secrets
 import statistics
 import tempfile
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import uvloop
 
+from bench.http_client import HttpClient
 from bench.meter import Meter, cpu_seconds
 from bench.processes import Process, environment
 from bench.servers import Endpoints, Servers
@@ -67,7 +69,7 @@ def measure(servers: Servers, plan: HttpPlan, tell: Callable[[str], None]) -> di
         ):
             used = servers.trees if mode == "standard" else {}
             trees = {name: tree for name, tree in used.items() if name != "redis"}
-            found[mode] = asyncio.run(_figures(running, trees, plan))
+            found[mode] = uvloop.run(_figures(running, trees, plan))
             f = found[mode]
             tell(f"http, {mode}: {f['jobs_per_second']:,.0f} jobs/s {f['cpu_us_per_job']:,.0f} µs/job")
     return found
@@ -75,7 +77,7 @@ def measure(servers: Servers, plan: HttpPlan, tell: Callable[[str], None]) -> di
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    url: str
+    port: int
     pid: int
     client_key: str
     miner_key: str
@@ -83,7 +85,7 @@ class _Running:
 
 @contextmanager
 def _coordinator(endpoints: Endpoints | None, folder: Path) -> Iterator[_Running]:
-    url = f"http://127.0.0.1:{free_port()}"
+    port = free_port()
     client_key, miner_key = (f"{name}:{secrets.token_hex(16)}" for name in ("bench", "bench-miner"))
     servers = (
         {}
@@ -94,7 +96,7 @@ def _coordinator(endpoints: Endpoints | None, folder: Path) -> Iterator[_Running
         }
     )
     serve = environment(
-        APP_PORT=url.rpartition(":")[2],
+        APP_PORT=str(port),
         DATA_DIR=str(folder / "data"),
         CLIENT_API_KEYS=client_key,
         MINER_API_KEYS=miner_key,
@@ -103,21 +105,14 @@ def _coordinator(endpoints: Endpoints | None, folder: Path) -> Iterator[_Running
     )
     with ExitStack() as stack:
         process = stack.enter_context(Process("coordinator", [*PROGRAM, "serve"], serve, folder))
-        wait_ready(url, process)
-        yield _Running(url, process.pid, client_key, miner_key)
+        wait_ready(f"http://127.0.0.1:{port}", process)
+        yield _Running(port, process.pid, client_key, miner_key)
 
 
 async def _figures(running: _Running, servers: Mapping[str, int], plan: HttpPlan) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         client, miner = [
-            await stack.enter_async_context(
-                httpx.AsyncClient(
-                    base_url=running.url,
-                    headers={"X-Api-Key": key},
-                    timeout=TIMEOUT_SECONDS,
-                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-                )
-            )
+            await stack.enter_async_context(HttpClient(running.port, key))
             for key in (running.client_key, running.miner_key)
         ]
         work = _Work(client, miner)
@@ -144,7 +139,7 @@ async def _figures(running: _Running, servers: Mapping[str, int], plan: HttpPlan
 class _Work:
     """The requests of clients and miners."""
 
-    def __init__(self, client: httpx.AsyncClient, miner: httpx.AsyncClient) -> None:
+    def __init__(self, client: HttpClient, miner: HttpClient) -> None:
         self._client = client
         self._miner = miner
         self._key = SigningKey.generate()
@@ -161,10 +156,9 @@ class _Work:
                 begun = time.perf_counter()
                 text = str(next(self._numbers))
                 job_id = await self._submit(text)
-                read = await self._client.get(f"/v1/jobs/{job_id}/result", params={"wait": 30})
-                read.raise_for_status()
+                read = json.loads(await self._client.get(f"/v1/jobs/{job_id}/result?wait=30"))
                 expected = hashlib.sha256(text.encode()).hexdigest()
-                assert read.json()["result"]["digests"][0]["digest"] == expected
+                assert read["result"]["digests"][0]["digest"] == expected
                 took.append((time.perf_counter() - begun) * 1000)
 
         try:
@@ -246,9 +240,8 @@ class _Work:
 
     # --- single requests ------------------------------------------------------------------------------------
     async def _submit(self, text: str) -> str:
-        answer = await self._client.post("/v1/jobs", json={"service": "checksum", "payload": {"text": text}})
-        answer.raise_for_status()
-        return str(answer.json()["job_id"])
+        answer = await self._client.post("/v1/jobs", {"service": "checksum", "payload": {"text": text}})
+        return str(json.loads(answer)["job_id"])
 
     async def _mine(self, name: str) -> None:
         session = await self._register(name)
@@ -264,15 +257,12 @@ class _Work:
             "concurrency": 4,
             "public_key": self._key.key_id,
         }
-        answer = await self._miner.post("/v1/miners/register", json=body)
-        answer.raise_for_status()
-        return str(answer.json()["session_id"])
+        return str(json.loads(await self._miner.post("/v1/miners/register", body))["session_id"])
 
     async def _poll(self, name: str, session: str, seconds: float = 30) -> dict[str, Any] | None:
         body = {"miner_id": name, "session_id": session, "max_wait_seconds": seconds}
-        answer = await self._miner.post("/v1/miners/poll", json=body)
-        answer.raise_for_status()
-        return None if answer.status_code == httpx.codes.NO_CONTENT else dict(answer.json())
+        answer = await self._miner.post("/v1/miners/poll", body)
+        return dict(json.loads(answer)) if answer else None
 
     async def _complete(self, name: str, session: str, offer: Mapping[str, Any]) -> None:
         content = offer["payload"]["text"].encode()
@@ -302,8 +292,7 @@ class _Work:
             "result_salt": salt.hex(),
             "statement": sign_statement(self._key, statement),
         }
-        answer = await self._miner.post(f"/v1/miners/{offer['job_id']}/result", json=body)
-        answer.raise_for_status()
+        await self._miner.post(f"/v1/miners/{offer['job_id']}/result", body)
 
 
 def _percentile(values: list[float], percent: int) -> float:
