@@ -92,7 +92,9 @@ async def test_a_result_that_was_erased_is_gone(edge: Bench) -> None:
     """After an erasure the result is 410 and the receipt still there."""
     await edge.register()
     job = await edge.finish(edge.alice, {"ok": True})
-    await asyncio.to_thread(edge.coordinator.adapters.log.erase, [UUID(job)])
+    assert (await edge.alice.get(f"/v1/jobs/{job}/result")).status_code == 200
+    erased = await edge.alice.post(f"/v1/jobs/{job}/erase", json={"reason": "no longer needed"})
+    assert erased.status_code == 200
     answer = await edge.alice.get(f"/v1/jobs/{job}/result")
     assert (answer.status_code, answer.json()["code"]) == (410, "CONTENT_EXPIRED")
     assert (await edge.alice.get(f"/v1/jobs/{job}/receipt")).status_code == 200

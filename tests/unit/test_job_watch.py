@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,6 +15,8 @@ from coordinator.edge.http.reads.job_wait import wait_asked
 from coordinator.edge.state.job_watch import JobWatch
 from tests.harness.cases import every
 from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
+
+A, B = uuid4(), uuid4()
 
 
 class FinalJobs:
@@ -41,9 +44,9 @@ async def test_an_end_wakes_who_waits_for_it_and_nobody_else() -> None:
     """When the projector moves, those whose job is final go on; the others wait."""
     final, watermarks = FinalJobs(), FakeWatermarks(1)
     watch = a_watch(final, watermarks)
-    with watch.ended("a") as a, watch.ended("b") as b, watch.ended("a") as a_too:
+    with watch.ended(A) as a, watch.ended(B) as b, watch.ended(A) as a_too:
         await final.queried.wait()
-        final.final = {"a"}
+        final.final = {str(A)}
         watermarks.move(2)
         await asyncio.gather(a.wait(), a_too.wait())
         assert not b.is_set()
@@ -54,14 +57,15 @@ async def test_all_who_wait_share_one_query() -> None:
     """A thousand waiting clients cost one query per move, in pieces of 500 jobs."""
     final, watermarks = FinalJobs(), FakeWatermarks(1)
     watch = a_watch(final, watermarks)
+    jobs = [uuid4() for _ in range(1000)]
 
-    async def wait(job: str) -> None:
+    async def wait(job: UUID) -> None:
         with watch.ended(job) as ended:
             await ended.wait()
 
-    waiting = [asyncio.create_task(wait(str(n))) for n in range(1000)]
+    waiting = [asyncio.create_task(wait(job)) for job in jobs]
     await final.queried.wait()
-    final.final = {str(n) for n in range(1000)}
+    final.final = set(map(str, jobs))
     watermarks.move(2)
     await asyncio.gather(*waiting)
     assert max(len(query) for query in final.queries) <= 500
@@ -73,10 +77,28 @@ async def test_nothing_is_asked_while_nothing_moves() -> None:
     """There is no polling: between moves the watcher waits for the position after the one it saw."""
     final, watermarks = FinalJobs(), FakeWatermarks(5)
     watch = a_watch(final, watermarks)
-    with watch.ended("a"):
+    with watch.ended(A):
         await watermarks.waiting.wait()
         assert watermarks.asked == [("projector", 6, 5)]
         assert len(final.queries) == 1
+    await watch.stop()
+
+
+async def test_a_job_in_memory_is_not_asked_for() -> None:
+    """Its end is told by memory, as soon as it is committed; the others still wait for the read models."""
+    final, watermarks = FinalJobs(), FakeWatermarks(1)
+    database = FakeDatabase(read_final_jobs=final)
+    watch = a_context(
+        database=database, watermarks=watermarks, known=lambda job_id: (None, 1) if job_id == A else None
+    ).job_watch
+    with watch.ended(A) as a, watch.ended(B) as b:
+        await final.queried.wait()
+        watch.note_end(A)
+        await a.wait()
+        final.final = {str(A), str(B)}
+        watermarks.move(2)
+        await b.wait()
+    assert all(str(A) not in query for query in final.queries)
     await watch.stop()
 
 
@@ -87,7 +109,7 @@ async def test_an_outage_wakes_everybody() -> None:
         raise LogUnavailable("away")
 
     watch = a_watch(fail)
-    with watch.ended("a") as a, watch.ended("b") as b:
+    with watch.ended(A) as a, watch.ended(B) as b:
         await asyncio.gather(a.wait(), b.wait())
     await watch.stop()
 
@@ -96,7 +118,7 @@ async def test_stop_wakes_everybody_and_may_be_called_twice() -> None:
     """A server that stops leaves nobody waiting; stopping what never started is fine."""
     watch = a_watch(lambda **_: [])
     await watch.stop()
-    with watch.ended("a") as a:
+    with watch.ended(A) as a:
         await watch.stop()
         assert a.is_set()
     await watch.stop()

@@ -237,7 +237,7 @@ def _report(part: Part, finished: asyncio.Future[None]) -> None:
         part.fails(reason_of(error), detail=str(error).partition("\n")[0])
 
 
-def in_own_thread(name: str, call: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+def in_own_thread(name: str, call: Callable[[], object]) -> Callable[[], Awaitable[None]]:
     """A blocking probe, in a thread of its own: one that hangs takes none away from others."""
     threads = ThreadPoolExecutor(1, thread_name_prefix=f"probe-{name}")
 

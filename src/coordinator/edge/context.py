@@ -30,6 +30,7 @@ from coordinator.application.ports import (
     DeadLetters,
     EventLog,
     Gateway,
+    StoredPayload,
     TableChecks,
     Watermarks,
     WorkQueues,
@@ -186,6 +187,8 @@ class EdgeContext:
     """Notes signs of life of sessions whose polls wait."""
     known: Callable[[UUID], tuple[Any, int] | None] = lambda _: None
     """A stream's state in this process's memory, and the position of its last event; without I/O."""
+    recent_result: Callable[[UUID], StoredPayload | None] = lambda _: None
+    """A completed job's result, if this process committed it lately; nothing of such a job was erased."""
     metrics: Callable[[], CoordinatorMetrics] = CoordinatorMetrics
     """The metrics of the application's parts, at once and without I/O."""
     disks: Callable[[], Mapping[str, DiskMetrics]] = dict
@@ -265,12 +268,16 @@ class EdgeContext:
     @cached_property
     def job_watch(self) -> JobWatch:
         """Tells waiting requests that their job is final."""
-        watch = JobWatch(self.reads, self.watermarks, self.limits.watch_seconds)
+
+        def is_known(job_id: UUID) -> bool:
+            return self.known(job_id) is not None
+
+        watch = JobWatch(self.reads, self.watermarks, self.limits.watch_seconds, is_known)
 
         def note_end(job_id: UUID) -> None:
             # Any other end is in the tables only, which the watch asks.
-            if watch.is_watching and self.known(job_id) is not None:
-                watch.note_end(str(job_id))
+            if watch.is_watching and is_known(job_id):
+                watch.note_end(job_id)
 
         self.live.events.on_end(note_end)
         return watch

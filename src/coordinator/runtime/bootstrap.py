@@ -49,6 +49,7 @@ from coordinator.application.live.progress_hub import ProgressHub
 from coordinator.application.live.revocation import Revocations
 from coordinator.application.matches.live_miners import LiveMiners
 from coordinator.application.payloads.private import PrivatePayloads
+from coordinator.application.payloads.recent_results import RecentResults
 from coordinator.application.payloads.references import References, blob_sizes, need_blobs, unowned_blobs
 from coordinator.application.payloads.schemas import PayloadSchemas
 from coordinator.application.payloads.service_versions import ServiceVersions
@@ -133,6 +134,8 @@ def connect(
     names, payloads, feed = Names(bus.state), Payloads(event_log), EventFeed(event_log)
     bus.on_committed(lambda appended, stored: payloads.note(stored))
     bus.on_committed(lambda appended, stored: names.note(appended.events))
+    results = RecentResults(feed)
+    bus.on_committed(results.note)  # before the feed has the events
     bus.on_committed(lambda appended, stored: feed.note_committed(appended.previous, appended.events))
     job_times = JobTimes(bus.known)
     bus.on_committed(job_times.note)
@@ -201,7 +204,6 @@ def connect(
 
     # 2. The readers of the log: followers, each led by one process, and the live events of this process.
     def receives_heartbeats() -> bool:
-        """Whether heartbeats could reach this process."""
         return adapters.listening() and (inbox is None or inbox.listening)
 
     clock_part = health.part("clock", essential=False)
@@ -338,6 +340,7 @@ def connect(
             Sessions.secret_of(key), keyring, clock.now, life_seconds=settings.ui_session_hours * 3600
         ),
         receipts=receipts,
+        results=results,
         quotas=quotas,
         webhook_keys=webhook_keys,
         deliverer=deliverer,
@@ -363,12 +366,9 @@ def connect(
 def _probes(
     health: Health, adapters: Adapters, inbox: AmqpEdge | None, event_log: EventLog, blobs: BlobStore
 ) -> list[Probe]:
-    def read_log() -> None:
-        event_log.head()
-
     probes = [
         *adapters.probes(health),
-        Probe(health.part("log_read"), in_own_thread("log-read", read_log), only_idle=True),
+        Probe(health.part("log_read"), in_own_thread("log-read", event_log.head), only_idle=True),
         Probe(health.part("blobs"), blobs.probe, BLOB_PROBE_SECONDS),
     ]
     if inbox is not None:

@@ -37,6 +37,7 @@ from coordinator.application.metrics import (
     SettlementMetrics,
 )
 from coordinator.application.money.sender import SettlementSender
+from coordinator.application.payloads.recent_results import RecentResults
 from coordinator.application.ports import DeadLetters
 from coordinator.application.proof.errors import LogRewritten
 from coordinator.application.proof.notary import Notary
@@ -73,6 +74,7 @@ class CoordinatorProcess:
     keyring: Keyring
     sessions: Sessions
     receipts: Receipts
+    results: RecentResults
     quotas: Quotas
     webhook_keys: WebhookKeys
     deliverer: Deliverer

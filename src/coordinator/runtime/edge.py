@@ -44,6 +44,7 @@ def edge_of(coordinator: CoordinatorProcess, limits: ConnectionLimits | None = N
             live=coordinator.live,
             health=coordinator.health,
             known=coordinator.bus.known,
+            recent_result=coordinator.results.of,
             seen=coordinator.gateway.seen,
             limits=EdgeLimits(parked_seconds=min(5.0, settings.heartbeat_timeout_seconds / 3)),
             metrics=coordinator.metrics,

@@ -216,7 +216,7 @@ class Runner:
     def _ended(self, part: int) -> Iterator[tuple[UUID, asyncio.Event]]:
         """The id of the job, and the event of its end, which is watched from before the submit."""
         job_id = self._id_of(part)
-        with self.context.job_watch.ended(str(job_id)) as ended:
+        with self.context.job_watch.ended(job_id) as ended:
             yield job_id, ended
 
     def _key_of(self, part: int) -> str:

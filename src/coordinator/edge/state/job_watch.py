@@ -1,14 +1,16 @@
-"""The watch for ends of jobs: told by this process's memory, or by one query for all waiting requests.
+"""The watch for ends of jobs: told by this process's memory, or by one query for all other awaited jobs.
 
-The query is made each time the read models move. It finds the ends that other processes recorded.
+The query is made each time the read models move. It finds the ends of jobs that this process has not
+in memory: another process records their events, or they were over before anybody waited.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -26,16 +28,26 @@ log = structlog.get_logger("edge")
 class JobWatch:
     """Tells waiting requests that their job is final. One task watches while any request waits."""
 
-    def __init__(self, reads: ReadModels, watermarks: Watermarks, look_seconds: float) -> None:
-        """`look_seconds`: between checks of the jobs while no follower moves."""
+    def __init__(
+        self,
+        reads: ReadModels,
+        watermarks: Watermarks,
+        look_seconds: float,
+        is_known: Callable[[UUID], bool] = lambda _: False,
+    ) -> None:
+        """`look_seconds`: between checks of the jobs while no follower moves.
+
+        `is_known`: whether memory has a job's newest state. Its end is then told by `note_end`.
+        """
         self._reads = reads
         self._watermarks = watermarks
         self._look_seconds = look_seconds
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._is_known = is_known
+        self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._watcher = BackgroundTask("job-watch")
 
     @contextlib.contextmanager
-    def ended(self, job_id: str) -> Iterator[asyncio.Event]:
+    def ended(self, job_id: UUID) -> Iterator[asyncio.Event]:
         """An event that is set once the job is final.
 
         It is also set if that can't be found out, so read the job again. Read it after entering, too, and
@@ -57,7 +69,7 @@ class JobWatch:
         """Whether any request waits for a job."""
         return bool(self._waiting)
 
-    def note_end(self, job_id: str) -> None:
+    def note_end(self, job_id: UUID) -> None:
         """The job is final, and memory knows how, before the read models do."""
         self._wake([job_id])
 
@@ -70,11 +82,12 @@ class JobWatch:
         while self._waiting:
             # Read before the query: events after it make `reached` return at once.
             seen = self._watermarks.of(PROJECTOR)
-            jobs = list(self._waiting)
+            jobs = [job_id for job_id in self._waiting if not self._is_known(job_id)]
             try:
                 for start in range(0, len(jobs), MAX_JOBS_IN_QUERY):
                     some = jobs[start : start + MAX_JOBS_IN_QUERY]
-                    self._wake(await self._reads.final_jobs(some))
+                    final = await self._reads.final_jobs([str(job_id) for job_id in some])
+                    self._wake(map(UUID, final))
                 await self._watermarks.reached(PROJECTOR, seen + 1, self._look_seconds)
             except Exception as error:
                 # The woken requests read their jobs themselves, and answer with the error.
@@ -82,7 +95,7 @@ class JobWatch:
                 self._wake(list(self._waiting))
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    def _wake(self, job_ids: list[str]) -> None:
+    def _wake(self, job_ids: Iterable[UUID]) -> None:
         for job_id in job_ids:
             for event in self._waiting.get(job_id, ()):
                 event.set()

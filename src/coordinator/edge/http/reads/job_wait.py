@@ -39,7 +39,7 @@ async def final_job(context: EdgeContext, principal: Principal, job_id: UUID, se
     """The job once it is final, or its state after `seconds`. Raises Refusal."""
     if not seconds or context.stopping.is_set():
         return await find_job(context, principal, job_id)
-    with context.job_watch.ended(str(job_id)) as ended:
+    with context.job_watch.ended(job_id) as ended:
         row = await find_job(context, principal, job_id)
         if row.is_final:
             return row

@@ -96,7 +96,7 @@ async def _known_job(context: EdgeContext, job_id: UUID) -> JobRow | None:
     if known is None:
         return None
     state, position = known
-    if is_final(state) and position <= projected:
+    if is_final(state) and position <= projected and context.recent_result(job_id) is None:
         return None  # its content may have been erased since, which the tables tell
     row = row_of_state(state, position)
     if row is None and is_final(state):

@@ -25,6 +25,8 @@ from coordinator.edge.state.threads import in_thread
 
 async def stored_payload(context: EdgeContext, job_id: UUID, kind: PayloadKind) -> StoredPayload | None:
     """A job's payload or result as it is stored; None if it is missing or erased."""
+    if kind == "result" and (recent := context.recent_result(job_id)) is not None:
+        return recent
     stored = await in_thread(lambda: context.log.payloads(kind, [job_id]))
     return stored.get(job_id)
 

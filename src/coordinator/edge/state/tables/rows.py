@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from coordinator.domain.content import ContentKind
@@ -76,14 +76,20 @@ class JobRow:
 
     def view(self) -> JobView:
         """The job as the API shows it."""
+        shown = {name: getattr(self, name) for name in _SHOWN_AS_THEY_ARE}
         return JobView.model_validate(
             {
-                **asdict(self),
+                **shown,
                 "assigned_miner_id": self.miner_id,
                 "constraints": json.loads(self.constraints_json),
                 "error": self.error,
             }
         )
+
+
+_SHOWN_AS_THEY_ARE: Final = tuple(
+    name for name in JobView.model_fields if name in {field.name for field in fields(JobRow)}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
