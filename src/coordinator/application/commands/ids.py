@@ -38,6 +38,10 @@ class Ids:
         random = self._draw(24).hex()
         return f"00-{random[:32]}-{random[32:]}-00"
 
+    def request_id(self) -> bytes:
+        """A new id of a request, as text of its header."""
+        return self._draw(16).hex().encode()
+
     def _draw(self, count: int) -> bytes:
         if self._used + count > len(self._bytes):
             self._bytes, self._used = os.urandom(_DRAWN_BYTES), 0

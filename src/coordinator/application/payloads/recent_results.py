@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 from uuid import UUID
 
-from coordinator.application.followers.event_feed import EventFeed
 from coordinator.application.ports import Appended, Recorded, StoredPayload
 from coordinator.domain.content import is_content_event
 
@@ -16,13 +15,24 @@ ENTRY_BYTES: Final = 500
 """Of an entry, besides the result itself."""
 
 
+class Feed(Protocol):
+    """The events of this process, in order."""
+
+    @property
+    def head(self) -> int:
+        """The position of the last one."""
+
+    def on_events(self, callback: Callable[[Sequence[Recorded]], None]) -> Callable[[], None]:
+        """Call back with all events from now on."""
+
+
 class RecentResults:
     """Jobs that are completed, and of which nothing was erased as far as the feed tells, with their results.
 
     Bounded in bytes; the oldest ones go first. Used on the event loop.
     """
 
-    def __init__(self, feed: EventFeed, keep_bytes: int = KEEP_BYTES) -> None:
+    def __init__(self, feed: Feed, keep_bytes: int = KEEP_BYTES) -> None:
         self._feed = feed
         self._keep_bytes = keep_bytes
         self._kept: OrderedDict[UUID, StoredPayload] = OrderedDict()

@@ -8,7 +8,6 @@ outer ones.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 import traceback
@@ -18,6 +17,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.application.commands.ids import Ids
 from coordinator.edge.context import EdgeContext
 from coordinator.edge.http.problems import MISDIRECTED, internal_problem
 from coordinator.edge.http.response_headers import DEFAULT_HEADERS, set_headers
@@ -30,6 +30,7 @@ MAX_LOGGED_PATH: Final = 200
 _REQUEST_ID_NAME: Final = REQUEST_ID_HEADER.lower().encode()
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
+_ids = Ids()
 access_log = structlog.get_logger("coordinator.access")
 log = structlog.get_logger("edge")
 
@@ -127,7 +128,7 @@ def _read_headers(scope: Scope) -> tuple[bytes, bool]:
         elif name == b"transfer-encoding":
             chunked = True
     known = given is not None and _REQUEST_ID.fullmatch(given)
-    request_id = given if known and given is not None else os.urandom(16).hex().encode()
+    request_id = given if known and given is not None else _ids.request_id()
     return request_id, chunked or length not in (None, b"0")
 
 

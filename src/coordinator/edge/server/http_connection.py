@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -25,6 +25,7 @@ from coordinator.domain.errors import Code
 from coordinator.edge.http.disconnects import CLIENT, RequestClient
 from coordinator.edge.http.problems import Problem
 from coordinator.edge.server.connections import connections_of
+from coordinator.edge.server.gathered_writes import GatheredWrites
 from coordinator.edge.server.header_limits import MAX_HEADER_BYTES, LimitedHeaders
 
 MAX_WAITING: Final = 8
@@ -71,6 +72,8 @@ class BoundedHttp(LimitedHeaders):
     def __init__(self, config: Any, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
         self._all = connections_of(config)
+        self._writes: GatheredWrites | None = None
+        """Of the answers of this connection."""
         self._running: RequestResponseCycle | None = None
         self._client: RequestClient | None = None
         """The client, as the running request knows it."""
@@ -84,6 +87,7 @@ class BoundedHttp(LimitedHeaders):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self._may_read)
+        self._writes = GatheredWrites(transport, self.loop)
         refusal = self._all.admit(self, transport)
         if refusal is not None:
             self._turn_away(refusal)
@@ -123,7 +127,7 @@ class BoundedHttp(LimitedHeaders):
         if isinstance(self.flow, _Flow):
             self.flow.may_read = _never
         self.pipeline.clear()
-        self.parser = self._running = self._client = self.cycle = None  # type: ignore[assignment]
+        self.parser = self._running = self._client = self.cycle = self._writes = None  # type: ignore[assignment]
         self.scope = self.headers = None  # type: ignore[assignment]
 
     def _turn_away(self, refusal: Problem) -> None:
@@ -167,6 +171,8 @@ class BoundedHttp(LimitedHeaders):
             self._client.has_sent_all = True
 
     def on_response_complete(self) -> None:
+        if self._writes is not None:
+            self._writes.flush()  # a head without a body
         self._running = self._client = None
         super().on_response_complete()
         if not self.pipeline:
@@ -178,6 +184,7 @@ class BoundedHttp(LimitedHeaders):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running, self._client = cycle, RequestClient(has_sent_all=not cycle.more_body)
         cycle.scope["state"][CLIENT] = self._client
+        cycle.transport = cast("asyncio.Transport", self._writes)
         super()._start_asgi_task(cycle, app)
 
     def _may_read(self) -> bool:

@@ -7,11 +7,11 @@ So all writers of a process, of log and tables alike, queue for a lock of ours i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.private_files import make_file
@@ -21,6 +21,8 @@ BUSY_SECONDS = 5.0  # for other processes; the data directory's lock makes those
 EMPTY_MILLIS = 200  # for which writers wait while an older reader keeps the write-ahead log
 IDLE_READERS = 8
 WRITER_CACHE_KIB = 32 * 1024
+ROWS_AT_ONCE = 32  # in one statement
+KEPT_STATEMENTS = 1000  # compiled, of one connection
 CHECKPOINT_PAGES = 4000  # 16 MiB; with the default of 1000 appends in batches take 1.7 times as long
 
 
@@ -136,7 +138,11 @@ class SqliteFile:
 
     def _connect(self, *pragmas: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self.path,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=KEPT_STATEMENTS,
         )
         try:
             for pragma in ("journal_mode=WAL", *pragmas):
@@ -145,6 +151,26 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+
+def execute_rows(
+    connection: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Sequence[Any]]
+) -> int | None:
+    """Execute `statement(values)` with a few rows at a time; `values` is `VALUES (?, …), …`.
+
+    The driver lets go of the interpreter's lock in each statement, and has it back when the event loop rests,
+    which takes longer than the statement. Returns the id of the last row that was inserted.
+    """
+    last, done, count = None, 0, ROWS_AT_ONCE
+    while done < len(rows):
+        while count > len(rows) - done:
+            count //= 2  # a power of two: a few statements serve all numbers of rows
+        some = rows[done : done + count]
+        marks = f"({', '.join('?' * len(some[0]))})"
+        values = f"VALUES {', '.join([marks] * count)}"
+        last = connection.execute(statement(values), [value for row in some for value in row]).lastrowid
+        done += count
+    return last
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from coordinator.application.ports import (
     VersionConflict,
 )
 from coordinator.domain.account import CARRIED_EVERY, PAYMENTS_STREAM
-from coordinator.storage.connections.sqlite_file import SqliteFile
+from coordinator.storage.connections.sqlite_file import SqliteFile, execute_rows
 from coordinator.storage.log.head_position import HeadPosition
 from coordinator.storage.log.mapping import (
     NO_METADATA,
@@ -62,11 +62,9 @@ CREATE TABLE IF NOT EXISTS payloads (
     body BLOB NOT NULL,
     PRIMARY KEY (job_id, kind)
 )"""
-_APPEND = (
-    "INSERT INTO stored_events (originator_id, originator_version, topic, state, metadata) VALUES (?,?,?,?,?)"
-)
-_PUT_PAYLOAD = (
-    "INSERT INTO payloads (job_id, kind, salt, body) VALUES (?,?,?,?) "
+_APPEND = "INSERT INTO stored_events (originator_id, originator_version, topic, state, metadata) {}"
+_PUT_PAYLOADS = (
+    "INSERT INTO payloads (job_id, kind, salt, body) {} "
     "ON CONFLICT (job_id, kind) DO UPDATE SET salt = excluded.salt, body = excluded.body"
 )
 _HEAD = "SELECT coalesce(max(rowid), 0) FROM stored_events"
@@ -123,7 +121,7 @@ class SqliteRecorder(SQLiteApplicationRecorder):
     def __init__(self, datastore: SqliteDatastore) -> None:
         super().__init__(datastore)
         self.file = datastore.file
-        self.insert_events_statement = _APPEND
+        self.insert_events_statement = _APPEND.format("VALUES (?,?,?,?,?)")
 
     def construct_create_table_statements(self) -> list[str]:
         return [_CREATE_EVENTS, _CREATE_PAYLOADS]
@@ -134,18 +132,17 @@ class SqliteRecorder(SQLiteApplicationRecorder):
         Returns the log's last position before these events, and their positions. Raises
         sqlite3.IntegrityError.
         """
-        positions: list[int] = []
+        events = [(stream.hex, *others) for stream, *others in zip(*columns, strict=True)]
+        contents = [(p.job_id.hex, p.kind, p.salt, p.body) for p in last_of_each(payloads)]
         with self.file.writing(durable=True) as connection:
             (previous,) = connection.execute(_HEAD).fetchone()
-            for stream, version, topic, state, metadata in zip(*columns, strict=True):
-                cursor = connection.execute(_APPEND, (stream.hex, version, topic, state, metadata))
-                assert cursor.lastrowid is not None
-                positions.append(cursor.lastrowid)
-            connection.executemany(
-                _PUT_PAYLOAD, [(p.job_id.hex, p.kind, p.salt, p.body) for p in last_of_each(payloads)]
-            )
+            last = execute_rows(connection, _APPEND.format, events)
+            execute_rows(connection, _PUT_PAYLOADS.format, contents)
+        assert last is not None
+        # Nobody else writes in between, so that the numbers of one transaction have no gaps.
+        positions = list(range(last - len(events) + 1, last + 1))
         for moved in tuple(self.file.on_append):
-            moved(positions[-1])
+            moved(last)
         return previous, positions
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: object) -> Sequence[int]:

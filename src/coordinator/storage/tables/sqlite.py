@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.application.ports import PositionMoved, Row
-from coordinator.storage.connections.sqlite_file import SqliteFile
+from coordinator.storage.connections.sqlite_file import SqliteFile, execute_rows
 from coordinator.storage.tables.statements import SQL_DIRECTORY, SqlStatements, load_statements
 from coordinator.storage.tables.table_schemas import TableSchema, TableSchemas
 
@@ -65,19 +65,22 @@ class SqliteTables:
         if not rows:
             return
         schema = self._schema(table)
-        marks = ", ".join("?" * len(schema.types))
-        values = zip(*schema.by_column(rows), strict=True)
-        self._writing().executemany(schema.upsert(f"VALUES ({marks})"), values)
+        values = list(zip(*schema.by_column(rows), strict=True))
+        execute_rows(self._writing(), schema.upsert, values)
 
     def change(self, table: str, rows: Mapping[str, Row]) -> None:
         if not rows:
             return
         columns = self._schema(table).changes_by_column(rows)
         key, *others = columns
-        updates = ", ".join(f"{c} = :{c}" for c in others)
-        self._writing().executemany(
-            f"UPDATE {table} SET {updates} WHERE {key} = :{key}",  # noqa: S608 - names from the catalogue
-            [{key: value, **row} for value, row in rows.items()],
+        updates = ", ".join(f"{c} = changed.column{n}" for n, c in enumerate(others, start=2))
+        execute_rows(
+            self._writing(),
+            lambda values: (
+                f"UPDATE {table} SET {updates} FROM ({values}) AS changed "  # noqa: S608 - names from the catalogue
+                f"WHERE {table}.{key} = changed.column1"
+            ),
+            list(zip(*columns.values(), strict=True)),
         )
 
     def remove(self, table: str, keys: Collection[str]) -> None:
