@@ -25,12 +25,16 @@ KEY_SCHEME: Final = "ApiKey"
 class _DescribedKey(APIKeyHeader):
     """In the OpenAPI document only: the middleware has read the key."""
 
+    only_describes = True
+
     async def __call__(self, request: HTTPConnection) -> None:
         return None
 
 
 class _DescribedBearer(HTTPBearer):
     """In the OpenAPI document only, as well."""
+
+    only_describes = True
 
     async def __call__(self, request: HTTPConnection) -> None:
         return None
@@ -51,14 +55,18 @@ _BEARER_SCHEME = _DescribedBearer(
 
 def key_in(headers: Headers) -> str | None:
     """A request's key; None without one. Raises Problem."""
-    keys = [value for name, value in headers.raw if name == b"x-api-key"]
+    keys, bearers = [], []
     for name, value in headers.raw:
-        if name == b"authorization" and value[: len(BEARER)].lower() == BEARER.encode():
-            keys.append(value[len(BEARER) :].strip())
+        if name == b"x-api-key":
+            keys.append(value)
+        elif name == b"authorization" and value[: len(BEARER)].lower() == BEARER.encode():
+            bearers.append(value[len(BEARER) :].strip())
+    twice = len(keys) > 1
+    keys += bearers
     if not keys:
         return None
     # A proxy before us could read another one of two keys.
-    if len(set(keys)) > 1 or len(keys[0]) > MAX_KEY_BYTES or _twice(headers, b"x-api-key"):
+    if twice or len(keys[0]) > MAX_KEY_BYTES or any(key != keys[0] for key in bearers):
         raise unknown_key()
     try:
         return keys[0].decode()
@@ -124,10 +132,6 @@ def missing_key() -> Problem:
 
 def unknown_key() -> Problem:
     return Problem(Code.UNAUTHORIZED_KEY, "invalid API key; check its name and secret")
-
-
-def _twice(headers: Headers, name: bytes) -> bool:
-    return sum(known == name for known, _ in headers.raw) > 1
 
 
 Anyone = Annotated[Principal, Depends(allow(Role.CLIENT, Role.MINER, *READS_ALL))]

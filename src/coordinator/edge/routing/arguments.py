@@ -94,47 +94,74 @@ def _plain(field: ModelField) -> _Plain | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """An endpoint or a dependency, and where its arguments come from."""
+class Step:
+    """A dependency, or at last the endpoint itself, and where its arguments come from."""
 
     function: Callable[..., Awaitable[Any]]
-    name: str | None
-    """The name of its value among the arguments of the call that depends on it; None: not one of them."""
-    dependencies: tuple[Call, ...]
+    needs: tuple[int, ...]
+    """The steps of its dependencies. It is not called if one of them has failed."""
+    values: tuple[tuple[str, int], ...]
+    """The names of those arguments that are values of steps."""
     parameters: tuple[Parameters, ...]
     requests: tuple[str, ...]
     """The names of the arguments that are the request itself."""
+    nothing: tuple[str, ...]
+    """The names of the arguments that are None, because they only describe the endpoint (`describes`)."""
 
-    async def arguments(
-        self, request: Request, results: dict[Callable[..., Any], Any]
-    ) -> tuple[dict[str, Any], list[Any]]:
-        """The arguments for this request, and the errors in it, in FastAPI's form.
 
-        `results`: of the dependencies that were called already for this request.
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An endpoint and its dependencies, in the order in which they are called."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def function(self) -> Callable[..., Awaitable[Any]]:
+        """The endpoint."""
+        return self.steps[-1].function
+
+    async def arguments(self, request: Request) -> tuple[dict[str, Any], list[Any]]:
+        """The endpoint's arguments for this request, and the errors in it, in FastAPI's form.
+
         Raises whatever a dependency raises.
         """
-        values: dict[str, Any] = {}
+        found: list[Any] = []
+        failed: set[int] = set()
         errors: list[Any] = []
-        for needed in self.dependencies:
-            if needed.function in results:
-                found = results[needed.function]
-            else:
-                arguments, failed = await needed.arguments(request, results)
-                if failed:
-                    errors += failed
-                    continue
-                found = results[needed.function] = await needed.function(**arguments)
-            if needed.name is not None:
-                values[needed.name] = found
-        for parameters in self.parameters:
-            errors += parameters.read(request, values)
-        for name in self.requests:
-            values[name] = request
+        values: dict[str, Any] = {}
+        last = len(self.steps) - 1
+        for number, step in enumerate(self.steps):
+            values = {name: found[place] for name, place in step.values if place not in failed}
+            own: list[Any] = []
+            for parameters in step.parameters:
+                own += parameters.read(request, values)
+            for name in step.requests:
+                values[name] = request
+            for name in step.nothing:
+                values[name] = None
+            errors += own
+            if own or (failed and not failed.isdisjoint(step.needs)):
+                failed.add(number)
+                found.append(None)
+            elif number < last:
+                found.append(await step.function(**values))
         return values, errors
 
 
 def call_of(described: Dependant) -> Call | None:
     """The analysed form of FastAPI's description; None if it needs more of FastAPI than this module has."""
+    steps: list[Step] = []
+    places: dict[Callable[..., Any], int] = {}
+    return Call(tuple(steps)) if _add(described, steps, places) is not None else None
+
+
+def describes(function: Callable[..., Any]) -> bool:
+    """Whether a dependency only describes the endpoint in the document: its value is None."""
+    return getattr(function, "only_describes", False)
+
+
+def _add(described: Dependant, steps: list[Step], places: dict[Callable[..., Any], int]) -> int | None:
+    """Add the steps of this call; returns the place of its own, or None if it can't be analysed."""
     function = described.call
     unknown = (
         described.cookie_params,
@@ -149,18 +176,33 @@ def call_of(described: Dependant) -> Call | None:
     )
     if function is None or any(unknown) or not _is_coroutine(function):
         return None
-    dependencies = [call_of(dependency) for dependency in described.dependencies]
-    if None in dependencies:
-        return None
+    if function in places:  # each is called once
+        return places[function]
+    needs, values, nothing = [], [], []
+    for dependency in described.dependencies:
+        if dependency.call is not None and describes(dependency.call):
+            nothing.append(dependency.name)
+            continue
+        place = _add(dependency, steps, places)
+        if place is None:
+            return None
+        needs.append(place)
+        if dependency.name is not None:
+            values.append((dependency.name, place))
     kinds = [(kind, getattr(described, kind)) for kind in _RECEIVED]
     names = (described.request_param_name, described.http_connection_param_name)
-    return Call(
-        function,
-        described.name,
-        tuple(call for call in dependencies if call is not None),
-        tuple(Parameters(kind, fields) for kind, fields in kinds if fields),
-        tuple(name for name in names if name is not None),
+    steps.append(
+        Step(
+            function,
+            tuple(needs),
+            tuple(values),
+            tuple(Parameters(kind, fields) for kind, fields in kinds if fields),
+            tuple(name for name in names if name is not None),
+            tuple(name for name in nothing if name is not None),
+        )
     )
+    places[function] = len(steps) - 1
+    return places[function]
 
 
 def _is_coroutine(function: Callable[..., Any]) -> bool:

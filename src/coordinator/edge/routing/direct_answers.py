@@ -63,7 +63,7 @@ async def _answer(call: Call, scope: Scope, receive: Receive, send: Send) -> Non
 
 
 async def _response(call: Call, request: Request) -> Response:
-    arguments, errors = await call.arguments(request, {})
+    arguments, errors = await call.arguments(request)
     if errors:
         raise RequestValidationError(errors)
     response: Response = await call.function(**arguments)
