@@ -1,7 +1,8 @@
-"""Over HTTP: whole jobs, submits by connections, and polls that wait; in both modes.
+"""Over HTTP: whole jobs, single requests, submits by connections, and polls that wait; in both modes.
 
 A whole job is four requests: submit, poll, result, read. Sixteen clients and sixteen miner loops make them,
-in this process, whose CPU time counts. The miner loops sign their results as our miner does.
+in this process. Its CPU time is shown, but not part of a job's. The miner loops sign their results as our
+miner does.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import itertools
 import json
 import secrets
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from bench.http_client import HttpClient
 from bench.meter import Meter, cpu_seconds
 from bench.processes import Process, environment
 from bench.servers import Endpoints, Servers
-from bench.systems import PROGRAM, wait_ready
+from bench.systems import FOLDER, PROGRAM, wait_ready
 from coordinator.crypto.canonical import salted_digest
 from coordinator.crypto.keys import SigningKey
 from coordinator.crypto.statement import sign_statement
@@ -34,16 +36,22 @@ from coordinator.dev.servers.processes import free_port
 
 LOOPS: Final = 16
 SUBMIT_CONNECTIONS: Final = (1, 8, 64)
+REQUEST_CONNECTIONS: Final = 8
 POLL_RATE: Final = 50
 TIMEOUT_SECONDS: Final = 90.0
 US: Final = 1e6
+OWN: Final = "clients and miners"
 
 
 @dataclass(frozen=True, slots=True)
 class HttpPlan:
     """The amounts of a measurement."""
 
+    rounds: int
+    """Of whole jobs; shown are medians."""
     jobs: int
+    requests: int
+    """Of each kind, over REQUEST_CONNECTIONS connections."""
     submits: int
     """Of each number of connections."""
     miners: int
@@ -54,13 +62,18 @@ class HttpPlan:
     """Of polls with POLL_RATE jobs a second."""
 
 
-FULL: Final = HttpPlan(jobs=2_000, submits=1_000, miners=2_000, poll_seconds=30.0, seconds=10.0)
-QUICK: Final = HttpPlan(jobs=300, submits=200, miners=200, poll_seconds=5.0, seconds=3.0)
+FULL: Final = HttpPlan(
+    rounds=3, jobs=2_000, requests=4_000, submits=1_500, miners=2_000, poll_seconds=30.0, seconds=10.0
+)
+QUICK: Final = HttpPlan(
+    rounds=1, jobs=300, requests=500, submits=200, miners=200, poll_seconds=5.0, seconds=3.0
+)
 
 
 def measure(servers: Servers, plan: HttpPlan, tell: Callable[[str], None]) -> dict[str, Any]:
     """The figures of both modes, by mode."""
     found: dict[str, Any] = {}
+    bare = _bare_endpoint(plan)
     for mode in ("standard", "embedded"):
         with (
             tempfile.TemporaryDirectory(prefix="coordinator-bench-http-") as folder,
@@ -69,8 +82,8 @@ def measure(servers: Servers, plan: HttpPlan, tell: Callable[[str], None]) -> di
         ):
             used = servers.trees if mode == "standard" else {}
             trees = {name: tree for name, tree in used.items() if name != "redis"}
-            found[mode] = uvloop.run(_figures(running, trees, plan))
-            f = found[mode]
+            f = found[mode] = uvloop.run(_figures(running, trees, plan))
+            f["requests"]["a bare FastAPI endpoint"] = bare
             tell(f"http, {mode}: {f['jobs_per_second']:,.0f} jobs/s {f['cpu_us_per_job']:,.0f} µs/job")
     return found
 
@@ -118,22 +131,72 @@ async def _figures(running: _Running, servers: Mapping[str, int], plan: HttpPlan
         work = _Work(client, miner)
         await work.whole(LOOPS * 4)  # uncounted: the miners earn their slots
         trees = {"coordinator": running.pid, **servers}
-        meter, own, begun = Meter(trees), time.process_time(), time.perf_counter()
-        latencies = await work.whole(plan.jobs)
-        seconds = time.perf_counter() - begun
-        cpu = {name: spent / plan.jobs * US for name, spent in meter.cpu_seconds().items()}
-        cpu["client and miners"] = (time.process_time() - own) / plan.jobs * US
+        rounds = [await _round(work, trees, plan.jobs) for _ in range(plan.rounds)]
+        requests = await _requests(work, client, running.pid, plan)
         polls = await work.polls(plan, running.pid)
         submits = {str(n): await work.submits(plan.submits, n, running.pid) for n in SUBMIT_CONNECTIONS}
+    cpu = {name: _median(each["cpu_us"][name] for each in rounds) for name in rounds[0]["cpu_us"]}
     return {
-        "jobs_per_second": round(plan.jobs / seconds, 1),
-        "cpu_us_per_job": round(sum(cpu.values()), 1),
-        "cpu_us_by_process": {name: round(spent, 1) for name, spent in cpu.items()},
-        "p50_ms": _percentile(latencies, 50),
-        "p99_ms": _percentile(latencies, 99),
+        "jobs_per_second": _median(each["jobs_per_second"] for each in rounds),
+        "cpu_us_per_job": round(sum(spent for name, spent in cpu.items() if name != OWN), 1),
+        "cpu_us_by_process": cpu,
+        "p50_ms": _median(each["p50_ms"] for each in rounds),
+        "p99_ms": _median(each["p99_ms"] for each in rounds),
+        "requests": requests,
         "submits": submits,
         "polls": polls,
     }
+
+
+async def _round(work: _Work, trees: Mapping[str, int], jobs: int) -> dict[str, Any]:
+    meter, own, begun = Meter(trees), time.process_time(), time.perf_counter()
+    latencies = await work.whole(jobs)
+    seconds = time.perf_counter() - begun
+    cpu = {name: spent / jobs * US for name, spent in meter.cpu_seconds().items()}
+    return {
+        "jobs_per_second": jobs / seconds,
+        "cpu_us": {**cpu, OWN: (time.process_time() - own) / jobs * US},
+        "p50_ms": _percentile(latencies, 50),
+        "p99_ms": _percentile(latencies, 99),
+    }
+
+
+async def _requests(work: _Work, client: HttpClient, pid: int, plan: HttpPlan) -> dict[str, float]:
+    """CPU time of the coordinator for one request of a kind, in microseconds."""
+    job_id = work.last_completed
+    paths = {
+        "/health/live": "/health/live",
+        "a completed job": f"/v1/jobs/{job_id}",
+        "its result": f"/v1/jobs/{job_id}/result",
+    }
+    return {name: await _cost(client, path, pid, plan.requests) for name, path in paths.items()}
+
+
+async def _cost(client: HttpClient, path: str, pid: int, count: int) -> float:
+    left = iter(range(count))
+
+    async def ask() -> None:
+        for _ in left:
+            await client.get(path)
+
+    before = cpu_seconds(pid)
+    await asyncio.gather(*(ask() for _ in range(REQUEST_CONNECTIONS)))
+    return round((cpu_seconds(pid) - before) / count * US, 1)
+
+
+def _bare_endpoint(plan: HttpPlan) -> float:
+    """The cost of a request to an endpoint that does nothing, on the same server."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.bare_endpoint", str(port)]
+    env = environment(PYTHONPATH=str(FOLDER.parent))
+
+    async def cost(pid: int) -> float:
+        async with HttpClient(port, "") as client:
+            return await _cost(client, "/health", pid, plan.requests)
+
+    with tempfile.TemporaryDirectory() as folder, Process("bare", command, env, Path(folder)) as process:
+        wait_ready(f"http://127.0.0.1:{port}", process)
+        return uvloop.run(cost(process.pid))
 
 
 class _Work:
@@ -144,6 +207,8 @@ class _Work:
         self._miner = miner
         self._key = SigningKey.generate()
         self._numbers = itertools.count()
+        self.last_completed = ""
+        """The id of a completed job."""
 
     async def whole(self, jobs: int) -> list[float]:
         """Milliseconds of each job, from its submit until its result was read."""
@@ -160,6 +225,7 @@ class _Work:
                 expected = hashlib.sha256(text.encode()).hexdigest()
                 assert read["result"]["digests"][0]["digest"] == expected
                 took.append((time.perf_counter() - begun) * 1000)
+                self.last_completed = job_id
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -293,6 +359,10 @@ class _Work:
             "statement": sign_statement(self._key, statement),
         }
         await self._miner.post(f"/v1/miners/{offer['job_id']}/result", body)
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(statistics.median(values), 1)
 
 
 def _percentile(values: list[float], percent: int) -> float:

@@ -98,13 +98,21 @@ def over_http(found: Document) -> str:
     modes = found.get("http")
     if modes is None:
         return "Not measured in this run: `python -m bench http` does."
-    return markdown(
+    names = list(next(iter(modes.values()))["requests"])
+    requests = markdown(
+        ("CPU µs of the coordinator a request", *names),
+        [(mode, *(f"{f['requests'][name]:,.0f}" for name in names)) for mode, f in modes.items()],
+    )
+    whole = markdown(
         ("mode", "jobs/s", "CPU µs/job", "p50 ms", "p99 ms", "submits/s by connections", "polls"),
         [
             (
                 mode,
                 *headline(f),
-                ", ".join(f"{n}: {s['per_second']:,.0f}" for n, s in f["submits"].items()),
+                ", ".join(
+                    f"{n}: {s['per_second']:,.0f} ({s['coordinator_cpu_us']:,.0f} µs)"
+                    for n, s in f["submits"].items()
+                ),
                 (
                     f"{f['polls']['miners']:,} miners, {f['polls']['idle_cores']:.2f} cores idle, claims "
                     f"after {f['polls']['claim_p50_ms']:.0f} / {f['polls']['claim_p99_ms']:.0f} ms"
@@ -113,6 +121,7 @@ def over_http(found: Document) -> str:
             for mode, f in modes.items()
         ],
     )
+    return f"{whole}\n\n{requests}"
 
 
 def levels(found: Document) -> str:
