@@ -76,7 +76,7 @@ class _Connection(asyncio.Protocol):
         self.open = True
 
     async def exchange(self, request: bytes) -> tuple[int, bytes]:
-        """The status and the body of the answer. Cancelled: the connection is closed, as its answer may come."""
+        """The status and the body of the answer. Cancelled: the connection is closed; its answer may come."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)

@@ -101,6 +101,7 @@ def _coordinator(endpoints: Endpoints | None, folder: Path) -> Iterator[_Running
         CLIENT_API_KEYS=client_key,
         MINER_API_KEYS=miner_key,
         LOG_LEVEL="warning",
+        MAX_CONNECTIONS_PER_KEY="0",  # one key has all miners' polls
         **servers,
     )
     with ExitStack() as stack:
