@@ -2,7 +2,7 @@
 
 A consumer withholds its prefetch from all others, whether it needs it or not. So there are consumers only
 while the queue may hold something and polls wait, or once a poll has waited for a while. They are kept as
-long as polls wait, and a moment longer: to start and cancel one for each offer would cost more than the offer.
+long as polls wait, and a moment longer: starting and cancelling one for each offer costs more than the offer.
 """
 
 from __future__ import annotations
