@@ -52,18 +52,25 @@ class HttpClient:
         self.close()
 
     async def _send(self, request: bytes) -> bytes:
-        if self._free:
-            connection = self._free.pop()
-        else:
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(_Connection, "127.0.0.1", self._port)
-            self._all.add(connection)
+        connection = await self._connection()
         status, body = await connection.exchange(request)
         if connection.open:
             self._free.append(connection)
         if not 200 <= status < 300:
             raise Refused(f"{request.split(b' HTTP', 1)[0].decode()}: {status} {body[:500].decode()}")
         return body
+
+    async def _connection(self) -> _Connection:
+        """A free one that the coordinator has not closed meanwhile, or a new one."""
+        while self._free:
+            connection = self._free.pop()
+            if connection.open:
+                return connection
+            self._all.discard(connection)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, "127.0.0.1", self._port)
+        self._all.add(connection)
+        return connection
 
 
 class _Connection(asyncio.Protocol):

@@ -11,9 +11,9 @@ import pytest
 
 from coordinator.application.dispatch.local_queues import LocalHints, LocalWorkQueues
 from coordinator.application.ports import TakenOffer, WorkQueues
-from coordinator.broker import poll_consumers
 from coordinator.broker.connection import Broker
 from coordinator.broker.offers import RabbitWorkQueues
+from coordinator.broker.polls import waiting_polls
 from coordinator.broker.topology import declare_topology
 from coordinator.wire.offers import Offer
 from tests.harness.keys import SIGNER
@@ -187,7 +187,7 @@ async def test_take_without_waiting(queues: WorkQueues, monkeypatch: pytest.Monk
 
     await queues.publish("p", [[offer()]])
     monkeypatch.setattr(
-        poll_consumers, "SHORTEST_WAIT_SECONDS", SOON
+        waiting_polls, "SHORTEST_WAIT_SECONDS", SOON
     )  # a busy broker takes longer to be asked
 
     assert await queues.take("p", 0) is not None

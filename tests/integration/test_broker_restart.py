@@ -218,8 +218,11 @@ def offer() -> Offer:
 
 
 async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
-    """While the broker is away offers are reported as not arrived; a waiting poll gets one afterwards."""
-    queues = RabbitWorkQueues(broker, SIGNER)
+    """While the broker is away offers are reported as not arrived; a waiting poll gets one afterwards.
+
+    The poll waits at another process than the dispatcher's.
+    """
+    queues, elsewhere = RabbitWorkQueues(broker, SIGNER), RabbitWorkQueues(broker, SIGNER)
     resets = asyncio.Event()
     queues.on_reset(resets.set)
     await queues.publish("held", [[offer()]])
@@ -229,7 +232,7 @@ async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
 
     await in_thread(breakable_rabbitmq.leave)
     lost = [offer(), offer(), offer()]
-    assert lost == await queues.publish("p", [lost[:2], lost[2:]])
+    assert lost == await elsewhere.publish("p", [lost[:2], lost[2:]])
     with pytest.raises(BrokerUnreachable):
         async with asyncio.timeout(SOON):
             await queues.ensure("p")
@@ -239,7 +242,7 @@ async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     published = offer()
 
     async def arrived() -> bool:
-        return not await queues.publish("p", [[published]])
+        return not await elsewhere.publish("p", [[published]])
 
     await eventually(arrived)
     taken = await asyncio.wait_for(waiting, SOON)
@@ -251,9 +254,39 @@ async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     await queues.stop()
 
 
+async def test_polls_need_no_broker_beside_the_dispatcher(
+    broker: Broker, breakable_rabbitmq: RabbitMQServer
+) -> None:
+    """While the broker is away, polls of the dispatcher's process get offers, and no offer is lost."""
+    queues = RabbitWorkQueues(broker, SIGNER)
+    resets = asyncio.Event()
+    queues.on_reset(resets.set)
+    polls = [asyncio.create_task(queues.take("p", 2 * SOON)) for _ in range(2)]
+    await asyncio.wait(polls, timeout=0.2)
+
+    await in_thread(breakable_rabbitmq.leave)
+    offers = [offer() for _ in range(3)]
+    unsent = await queues.publish("p", [[each] for each in offers])
+    taken = [await poll for poll in polls]
+    assert offers[:2] == [each.offer for each in taken if each is not None]
+    spare = await queues.take("p", 0)
+    assert offers[2:] == unsent + ([] if spare is None else [spare.offer])
+
+    parked = asyncio.create_task(queues.take("p", 2 * SOON))
+    assert taken[0] is not None
+    await taken[0].back()  # its miner has gone
+    again = await asyncio.wait_for(parked, SOON)
+    assert again is not None
+    assert offers[0] == again.offer
+    await in_thread(breakable_rabbitmq.come_back)
+    async with asyncio.timeout(SOON):
+        await resets.wait()
+    await queues.stop()
+
+
 async def test_a_work_queue_that_was_deleted(broker: Broker) -> None:
     """A queue that vanishes under a waiting poll, or before a publish, is made again."""
-    queues = RabbitWorkQueues(broker, SIGNER)
+    queues, elsewhere = RabbitWorkQueues(broker, SIGNER), RabbitWorkQueues(broker, SIGNER)
     await queues.ensure("p")
     waiting = asyncio.create_task(queues.take("p", SOON))
     channel = await (await broker.channel()).get_underlay_channel()
@@ -264,7 +297,7 @@ async def test_a_work_queue_that_was_deleted(broker: Broker) -> None:
     await eventually(consumers)
     await channel.queue_delete("work.p")
     published = offer()
-    assert await queues.publish("p", [[published]]) == []
+    assert await elsewhere.publish("p", [[published]]) == []
 
     taken = await asyncio.wait_for(waiting, SOON)
     assert taken is not None

@@ -12,10 +12,10 @@ from pydantic_core import to_json
 
 from coordinator.application.dispatch.claims import take_within
 from coordinator.application.ports import TakenOffer, Waiter
-from coordinator.broker import poll_consumers
 from coordinator.broker.connection import Broker, BrokerUnreachable
 from coordinator.broker.on_demand_queues import OnDemandQueues
-from coordinator.broker.poll_consumers import PollConsumers
+from coordinator.broker.polls import waiting_polls
+from coordinator.broker.polls.waiting_polls import WaitingPolls
 from coordinator.broker.topology import TopologyMismatch, WorkQueueType, work_queue
 from coordinator.telemetry import names
 from coordinator.wire.limits import MAX_BODY_BYTES
@@ -27,7 +27,10 @@ log = structlog.get_logger(__name__)
 
 
 class RabbitWorkQueues:
-    """`WorkQueues` over RabbitMQ: one queue per profile, a bundle of offers is one message."""
+    """`WorkQueues` over RabbitMQ: one queue per profile, a bundle of offers is one message.
+
+    Offers for which polls wait at this process reach them in memory.
+    """
 
     system = names.RABBITMQ
 
@@ -46,18 +49,26 @@ class RabbitWorkQueues:
         self._valid_ms = OFFER_MS if offer_seconds is None else int(offer_seconds * 1000)
         self._expiration = None if offer_seconds is None else str(int(offer_seconds * 1000))
         self._on_demand = OnDemandQueues(broker)
-        self._poll_consumers = PollConsumers(broker, signer.trust(), self.ensure, self._put_back)
+        self._polls = WaitingPolls(broker, signer.trust(), self._declare, self._put_back)
         self._on_reset: list[Callable[[], None]] = []
         broker.on_reconnect(self.reset)
 
     async def ensure(self, profile: str) -> None:
         """Raises BrokerUnreachable, whose text names a queue whose name is taken."""
+        await self._declare(profile)
+
+    async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
+        left = self._polls.hand_over(profile, bundles)
+        return await self._publish(profile, left) if left else []
+
+    async def _declare(self, profile: str) -> int:
+        """The number of the queue's consumers."""
         try:
-            await self._on_demand.declare(work_queue(profile, self._queue_type))
+            return await self._on_demand.declare(work_queue(profile, self._queue_type))
         except TopologyMismatch as error:
             raise BrokerUnreachable(str(error)) from error
 
-    async def publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
+    async def _publish(self, profile: str, bundles: Sequence[Sequence[Offer]]) -> list[Offer]:
         messages = [message for bundle in bundles for message in _messages(bundle)]
         outcomes = await self._send(profile, messages)
         returned = [m for m, outcome in zip(messages, outcomes, strict=True) if outcome == "unroutable"]
@@ -76,28 +87,29 @@ class RabbitWorkQueues:
 
     @property
     def shortest_wait(self) -> float:
-        return poll_consumers.SHORTEST_WAIT_SECONDS
+        return waiting_polls.SHORTEST_WAIT_SECONDS
 
     def wait(self, profile: str, waiter: Waiter) -> None:
-        self._poll_consumers.wait(profile, waiter)
+        self._polls.wait(profile, waiter)
 
     def leave(self, profile: str, waiter: Waiter) -> None:
-        self._poll_consumers.leave(profile, waiter)
+        self._polls.leave(profile, waiter)
 
     async def take(self, profile: str, wait: float) -> TakenOffer | None:
         return await take_within(self, profile, wait)
 
     def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
-        return self._poll_consumers.at_hand(profile, most)
+        return self._polls.at_hand(profile, most)
 
     def on_reset(self, callback: Callable[[], None]) -> None:
         self._on_reset.append(callback)
 
     async def stop(self) -> None:
         """End waiting polls without an offer; untaken offers go back to the broker. May be called twice."""
-        await self._poll_consumers.stop()
+        await self._polls.stop()
 
     async def _send(self, profile: str, messages: Sequence[tuple[Sequence[Offer], bytes]]) -> list[str]:
+        self._polls.note_published(profile, len(messages))
         if len(messages) == 1:
             return [await self._send_one(profile, messages[0][1])]
         return await asyncio.gather(*(self._send_one(profile, body) for _, body in messages))
@@ -114,10 +126,11 @@ class RabbitWorkQueues:
         return await self._broker.publish(WORK_EXCHANGE, profile, body, properties, mandatory=True)
 
     async def _put_back(self, profile: str, offers: Sequence[Offer]) -> bool:
-        return not await self.publish(profile, [offers])
+        return not await self._publish(profile, [offers])
 
     def reset(self) -> None:
         """The content of the queues is unknown: offers are made again."""
+        self._polls.forget_own()
         for callback in self._on_reset:
             callback()
 

@@ -28,8 +28,9 @@ class OnDemandQueues:
         """The latest ones, by name."""
         self._lock = asyncio.Lock()
 
-    async def declare(self, queue: QueueSpec) -> None:
-        """Declare and bind it. A queue of the name with other properties is replaced.
+    async def declare(self, queue: QueueSpec) -> int:
+        """Declare and bind it; the number of its consumers. A queue of the name with other properties is
+        replaced.
 
         Its content is lost, which is harmless: offers are made again, and hints may be lost. Raises NameTaken
         (a TopologyMismatch), BrokerUnreachable.
@@ -39,7 +40,7 @@ class OnDemandQueues:
         if len(self._declared) > REMEMBERED_QUEUES:
             self._declared.popitem(last=False)
         # Shielded: aio-pika closes the channel of a call that is cancelled halfway.
-        await asyncio.shield(asyncio.ensure_future(self._declare(queue)))
+        return await asyncio.shield(asyncio.ensure_future(self._declare(queue)))
 
     async def declare_again(self) -> None:
         """Declare and bind all of them anew: their exchange was lost. Unused ones expire again.
@@ -53,13 +54,13 @@ class OnDemandQueues:
                 log.warning("queues.not_declared", reason=str(error))
                 return
 
-    async def _declare(self, queue: QueueSpec) -> None:
+    async def _declare(self, queue: QueueSpec) -> int:
         try:
             async with asyncio.timeout(DECLARE_TIMEOUT_SECONDS), self._lock:
                 if self._channel is None:
                     self._channel = await self._broker.channel()
                 try:
-                    await declare_queues(self._channel, [queue])
+                    [consumers] = await declare_queues(self._channel, [queue])
                 except NameTaken as error:
                     log.error("queue.taken", queue=queue.name, reason=str(error))
                     raise
@@ -67,7 +68,8 @@ class OnDemandQueues:
                     # A stranger's, or ours from before WORK_QUEUE_TYPE was changed.
                     log.warning("queue.replaced", queue=queue.name, reason=str(error))
                     await self._delete(queue.name)
-                    await declare_queues(self._channel, [queue])
+                    [consumers] = await declare_queues(self._channel, [queue])
+                return consumers
         except (TimeoutError, *CONNECTION_EXCEPTIONS) as error:
             raise BrokerUnreachable(f"could not declare {queue.name}: {error or 'no answer'}") from error
 

@@ -185,13 +185,18 @@ async def declare_topology(connection: AbstractConnection, queue_type: WorkQueue
         ) from error
 
 
-async def declare_queues(channel: AbstractChannel, queues: Iterable[QueueSpec]) -> None:
-    """Declare and bind these queues. Idempotent. Raises TopologyMismatch; the channel is then closed."""
+async def declare_queues(channel: AbstractChannel, queues: Iterable[QueueSpec]) -> list[int]:
+    """Declare and bind these queues; the number of consumers of each. Idempotent.
+
+    Raises TopologyMismatch; the channel is then closed.
+    """
     underlay = await channel.get_underlay_channel()
+    consumers = []
     for queue in queues:
         # Without aio-pika's queue objects: a robust channel would keep each of them for ever.
         try:
-            await underlay.queue_declare(queue.name, durable=True, arguments=queue.all_arguments())
+            declared = await underlay.queue_declare(queue.name, durable=True, arguments=queue.all_arguments())
+            consumers.append(declared.consumer_count or 0)
         except ChannelLockedResource as error:
             raise NameTaken(
                 f"the queue {queue.name} is another connection's alone; close that connection ({error})"
@@ -200,6 +205,7 @@ async def declare_queues(channel: AbstractChannel, queues: Iterable[QueueSpec]) 
             raise TopologyMismatch(_advice("queue", queue.name, error)) from error
         if queue.exchange is not None:
             await underlay.queue_bind(queue.name, queue.exchange, queue.binding_key)
+    return consumers
 
 
 def _advice(kind: str, name: str, error: Exception) -> str:

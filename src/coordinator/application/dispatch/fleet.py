@@ -66,20 +66,26 @@ class Profile:
     standings: dict[str, Standing] = field(default_factory=dict)
     """By service, those that were needed yet."""
 
+    _bundle: int | None = None
+
     @property
     def bundle(self) -> int:
         """The most offers in one message: no miner gets more offers than it can run."""
-        return min((s.concurrency for s in self.sessions.values()), default=1)
+        if self._bundle is None:
+            self._bundle = min((s.concurrency for s in self.sessions.values()), default=1)
+        return self._bundle
 
     def join(self, session: Session) -> None:
         """A session begins to take new work."""
         self.sessions[session.session_id] = session
+        self._bundle = None
         self.free_slots += session.free_slots
 
     def leave(self, session: Session) -> None:
         """A session takes no more new work."""
         if self.sessions.pop(session.session_id, None) is not None:
             self.free_slots -= session.free_slots
+            self._bundle = None
 
     def count_running(self, session: Session, change: int) -> None:
         """A session begins or ends attempts."""

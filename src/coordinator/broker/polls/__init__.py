@@ -1,0 +1,1 @@
+"""Miners that poll over HTTP: offers reach them in memory, or from work queues through consumers of ours."""
