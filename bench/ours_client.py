@@ -15,10 +15,10 @@ from pydantic_core import from_json
 from coordinator.client import AsyncCoordinator
 from coordinator.runtime.process.logs import configure_logs
 
-# In a burst a job is done once the read tables call it completed, so that all its work is within the burst. A lone
-# job is done once its result is committed, which happens with its event: only an accepted result is stored. Two
-# statements use the keys whatever the statistics say; a join scanned one of the tables, a condition on the state
-# took another index.
+# In a burst a job is done once the read tables call it completed, so that all its work is within the burst.
+# A lone job is done once its result is committed, which happens with its event: only an accepted result is
+# stored. Two statements use the keys whatever the statistics say; a join scanned one of the tables, a
+# condition on the state took another index.
 STATES = "SELECT job_id, state FROM jobs WHERE job_id = ANY(%s::text[])"
 RESULTS = "SELECT job_id::text, body FROM payloads WHERE kind = 'result' AND job_id = ANY(%s::uuid[])"
 SETTLED = "SELECT job_id FROM payments WHERE job_id = ANY(%s::text[])"
