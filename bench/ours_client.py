@@ -15,8 +15,10 @@ from pydantic_core import from_json
 from coordinator.client import AsyncCoordinator
 from coordinator.runtime.process.logs import configure_logs
 
-# The read tables call the job completed; its result was committed with its event. Two statements use the keys
-# whatever the statistics say; a join scanned one of the tables, a condition on the state took another index.
+# In a burst a job is done once the read tables call it completed, so that all its work is within the burst.
+# A lone job is done once its result is committed, which happens with its event: only an accepted result is
+# stored. Two statements use the keys whatever the statistics say; a join scanned one of the tables, a
+# condition on the state took another index.
 STATES = "SELECT job_id, state FROM jobs WHERE job_id = ANY(%s::text[])"
 RESULTS = "SELECT job_id::text, body FROM payloads WHERE kind = 'result' AND job_id = ANY(%s::uuid[])"
 SETTLED = "SELECT job_id FROM payments WHERE job_id = ANY(%s::text[])"
@@ -53,7 +55,16 @@ class Client:
         completed = [job_id for job_id, state in states if state == "COMPLETED"]
         if self._until_paid and completed:
             completed = [row[0] for row in self._database.execute(SETTLED, [completed])]
-        rows = self._database.execute(RESULTS, [completed]) if completed else ()
+        return self._results(completed) if completed else {}
+
+    def read_committed(self, ids: Collection[str]) -> dict[str, Any]:
+        """The results that are committed, whatever the read tables say by now; paid ones as `read` does."""
+        if self._until_paid:
+            return self.read(ids)
+        return self._results(ids)
+
+    def _results(self, ids: Collection[str]) -> dict[str, Any]:
+        rows = self._database.execute(RESULTS, [list(ids)])
         return {job_id: from_json(body)["digests"][0]["digest"] for job_id, body in rows}
 
     def expected(self, number: int) -> Any:

@@ -29,7 +29,7 @@ from coordinator.crypto.offer_tokens import OfferTokens
 from coordinator.crypto.receipt import verify_receipt
 from coordinator.crypto.statement import Statement, sign_statement
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.job import Completed, Queued, Running
+from coordinator.domain.job import Completed, JobCancel, Queued, Running
 from coordinator.domain.matching.needs import profile_of
 from coordinator.domain.messages import SYSTEM, Principal, Role
 from coordinator.domain.miner import MinerRegister
@@ -478,6 +478,19 @@ async def test_a_result_that_breaks_the_schema_costs_the_attempt(stand: Stand, c
         e.topic for e in events
     ]
     assert ["INVALID_RESULT"] * 3 == [e.error_code for e in events if hasattr(e, "error_code")]
+
+
+async def test_a_stored_result_was_accepted(stand: Stand) -> None:
+    """Readers of the stored results need no state beside them: no other result has a row."""
+    breaking = await stand.running({"a": [1]}, service="numbers", max_attempts=1)
+    assert Code.INVALID_RESULT == code(await stand.complete(breaking, {"a": ["no number"]}))
+    late = await stand.running({})
+    await stand.bench.send(JobCancel(job_id=UUID(late)), by=ALICE)
+    assert isinstance(await stand.complete(late, {}), Refused)
+    accepted = await stand.running({})
+    assert isinstance(await stand.complete(accepted, {}), Accepted)
+    jobs = [UUID(job_id) for job_id in (breaking, late, accepted)]
+    assert {UUID(accepted)} == stand.bench.log.payloads("result", jobs).keys()
 
 
 async def test_a_result_is_checked_by_the_version_that_the_job_was_submitted_under(stand: Stand) -> None:
