@@ -33,7 +33,7 @@ def main() -> None:
         help="compare with the peers, and HTTP; http alone; money: ours with and without accounts; "
         "scale with longer logs; publish the last results",
     )
-    parser.add_argument("--quick", action="store_true", help="one short round, under two minutes in total")
+    parser.add_argument("--quick", action="store_true", help="one short round, under three minutes in total")
     parser.add_argument("--rounds", type=int, help="number of turns of each system")
     parser.add_argument("--jobs", type=int, help="jobs in a burst of ours")
     parser.add_argument("--only", help=f"some of {', '.join(SYSTEMS)}, separated by commas")

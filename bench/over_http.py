@@ -134,8 +134,8 @@ async def _figures(running: _Running, servers: Mapping[str, int], plan: HttpPlan
         trees = {"coordinator": running.pid, **servers}
         rounds = [await _round(work, trees, plan.jobs) for _ in range(plan.rounds)]
         requests = await _requests(work, client, running.pid, plan)
-        polls = await work.polls(plan, running.pid)
         submits = {str(n): await work.submits(plan.submits, n, running.pid) for n in SUBMIT_CONNECTIONS}
+        polls = await work.polls(plan, running.pid)
     cpu = {name: _median(each["cpu_us"][name] for each in rounds) for name in rounds[0]["cpu_us"]}
     return {
         "jobs_per_second": _median(each["jobs_per_second"] for each in rounds),
@@ -240,12 +240,12 @@ class _Work:
         return took
 
     async def submits(self, count: int, connections: int, pid: int) -> dict[str, float]:
-        """Submits alone; the jobs stay queued."""
+        """Submits alone: no miner can run the jobs, which stay queued."""
         left = iter(range(count))
 
         async def ask() -> None:
             for _ in left:
-                await self._submit(str(next(self._numbers)))
+                await self._submit(str(next(self._numbers)), constraints={"region": "nowhere"})
 
         before, begun = cpu_seconds(pid), time.perf_counter()
         await asyncio.gather(*(ask() for _ in range(connections)))
@@ -308,8 +308,10 @@ class _Work:
         }
 
     # --- single requests ------------------------------------------------------------------------------------
-    async def _submit(self, text: str) -> str:
-        answer = await self._client.post("/v1/jobs", {"service": "checksum", "payload": {"text": text}})
+    async def _submit(self, text: str, **fields: Any) -> str:
+        answer = await self._client.post(
+            "/v1/jobs", {"service": "checksum", "payload": {"text": text}, **fields}
+        )
         return str(json.loads(answer)["job_id"])
 
     async def _mine(self, name: str) -> None:
