@@ -11,12 +11,15 @@ import pytest
 
 from coordinator.application.ports import LogUnavailable
 from coordinator.domain.errors import Refusal
+from coordinator.domain.job import Completed
 from coordinator.edge.http.reads.job_wait import wait_asked
 from coordinator.edge.state.job_watch import JobWatch
 from tests.harness.cases import every
 from tests.unit.edge_fakes import FakeDatabase, FakeWatermarks, a_context
 
 A, B = uuid4(), uuid4()
+RUNNING, FINAL = object(), object.__new__(Completed)
+"""Only the class of a state counts here."""
 
 
 class FinalJobs:
@@ -89,7 +92,7 @@ async def test_a_job_in_memory_is_not_asked_for() -> None:
     final, watermarks = FinalJobs(), FakeWatermarks(1)
     database = FakeDatabase(read_final_jobs=final)
     watch = a_context(
-        database=database, watermarks=watermarks, known=lambda job_id: (None, 1) if job_id == A else None
+        database=database, watermarks=watermarks, known=lambda job_id: (RUNNING, 1) if job_id == A else None
     ).job_watch
     with watch.ended(A) as a, watch.ended(B) as b:
         await final.queried.wait()
@@ -99,6 +102,14 @@ async def test_a_job_in_memory_is_not_asked_for() -> None:
         watermarks.move(2)
         await b.wait()
     assert all(str(A) not in query for query in final.queries)
+    await watch.stop()
+
+
+async def test_a_job_that_was_over_before_anybody_waited_wakes_at_once() -> None:
+    """Its end was told when nobody listened: a second request for the same job must not wait for another."""
+    watch = a_context(known=lambda job_id: (FINAL, 1)).job_watch
+    with watch.ended(A) as a:
+        await a.wait()
     await watch.stop()
 
 

@@ -42,6 +42,7 @@ from coordinator.application.receipts.receipts import Receipts
 from coordinator.application.search.jobs import JobSearch
 from coordinator.blobs import BlobStore
 from coordinator.crypto.webhooks import WebhookKeys
+from coordinator.domain.job import is_final
 from coordinator.domain.matching.reasons import Offered
 from coordinator.edge.state.backlog import Backlog
 from coordinator.edge.state.blob_owners import BlobOwners
@@ -269,14 +270,15 @@ class EdgeContext:
     def job_watch(self) -> JobWatch:
         """Tells waiting requests that their job is final."""
 
-        def is_known(job_id: UUID) -> bool:
-            return self.known(job_id) is not None
+        def known_end(job_id: UUID) -> bool | None:
+            known = self.known(job_id)
+            return None if known is None else is_final(known[0])
 
-        watch = JobWatch(self.reads, self.watermarks, self.limits.watch_seconds, is_known)
+        watch = JobWatch(self.reads, self.watermarks, self.limits.watch_seconds, known_end)
 
         def note_end(job_id: UUID) -> None:
             # Any other end is in the tables only, which the watch asks.
-            if watch.is_watching and is_known(job_id):
+            if watch.is_watching and known_end(job_id) is not None:
                 watch.note_end(job_id)
 
         self.live.events.on_end(note_end)

@@ -33,16 +33,17 @@ class JobWatch:
         reads: ReadModels,
         watermarks: Watermarks,
         look_seconds: float,
-        is_known: Callable[[UUID], bool] = lambda _: False,
+        known_end: Callable[[UUID], bool | None] = lambda _: None,
     ) -> None:
         """`look_seconds`: between checks of the jobs while no follower moves.
 
-        `is_known`: whether memory has a job's newest state. Its end is then told by `note_end`.
+        `known_end`: whether a job is final, by its state in memory; None: memory has no state of it. The end
+        of a job in memory is told by `note_end`.
         """
         self._reads = reads
         self._watermarks = watermarks
         self._look_seconds = look_seconds
-        self._is_known = is_known
+        self._known_end = known_end
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._watcher = BackgroundTask("job-watch")
 
@@ -82,7 +83,9 @@ class JobWatch:
         while self._waiting:
             # Read before the query: events after it make `reached` return at once.
             seen = self._watermarks.of(PROJECTOR)
-            jobs = [job_id for job_id in self._waiting if not self._is_known(job_id)]
+            known = {job_id: self._known_end(job_id) for job_id in self._waiting}
+            self._wake(job_id for job_id, final in known.items() if final)
+            jobs = [job_id for job_id, final in known.items() if final is None]
             try:
                 for start in range(0, len(jobs), MAX_JOBS_IN_QUERY):
                     some = jobs[start : start + MAX_JOBS_IN_QUERY]
