@@ -82,6 +82,7 @@ def run(
     with Servers() as servers:
         turns, failed = compare.compare(servers, systems, plan, console.print)
         found = report.summarise(systems, turns, failed, plan, servers.versions())
+        save("latest", found)
         if http_plan is not None:
             found["http"] = over_http.measure(servers, http_plan, console.print)
     save("latest", found)

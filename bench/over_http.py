@@ -114,7 +114,10 @@ def _coordinator(endpoints: Endpoints | None, folder: Path) -> Iterator[_Running
         CLIENT_API_KEYS=client_key,
         MINER_API_KEYS=miner_key,
         LOG_LEVEL="warning",
-        MAX_CONNECTIONS_PER_KEY="0",  # one key has all miners' polls
+        # One address and one key have the polls of all miners.
+        MAX_CONNECTIONS="10000",
+        MAX_CONNECTIONS_PER_ADDRESS="0",
+        MAX_CONNECTIONS_PER_KEY="0",
         **servers,
     )
     with ExitStack() as stack:
