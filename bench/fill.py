@@ -18,16 +18,19 @@ from uuid import UUID, uuid4
 import psycopg
 
 from bench.servers import Servers
-from bench.systems import OURS
+from bench.systems import OURS, start_coordinator, wait_ready
 from coordinator.application.ports import NewEvent, Recorded, StoredPayload
 from coordinator.domain.job import JobSubmitted
-from coordinator.projections import projector
+from coordinator.projections.derived import rebuilding
+from coordinator.runtime.process.garbage_collection import collecting_rarely
 from coordinator.storage.log.postgres import PostgresEventLog
 from coordinator.storage.tables.postgres import PostgresDatabase
 
 TEMPLATES = 50
 JOBS_AT_ONCE = 1000
 READ_EVENTS = 1000
+HEARTBEAT_SECONDS = 90.0
+CATCH_UP_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,14 @@ def fill(servers: Servers, database_url: str, jobs: int) -> Filled:
         for start in range(len(templates), jobs, JOBS_AT_ONCE):
             append_copies(log, templates, min(JOBS_AT_ONCE, jobs - start))
         appended = time.perf_counter()
-        events = projector.rebuild(log, database, lambda position, head: None)
+        with collecting_rarely():
+            events = rebuilding.rebuild_all(log, database, HEARTBEAT_SECONDS, lambda position, head: None)
         rebuilt = time.perf_counter()
         skip_to_head(database, log.head())
     finally:
         log.close()
         database.close()
+    catch_up(servers, database_url)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")  # the server would do it by itself later
         size = connection.execute("SELECT pg_database_size(current_database())").fetchone()
@@ -72,6 +77,17 @@ def run_templates(servers: Servers, database_url: str) -> None:
         OURS.run(endpoints, Path(folder)) as running,
     ):
         running.client.burst(TEMPLATES)
+
+
+def catch_up(servers: Servers, database_url: str) -> None:
+    """Run a coordinator until all of its followers have read the log: the notary hashes each event."""
+    with (
+        tempfile.TemporaryDirectory(prefix="coordinator-bench-") as folder,
+        servers.endpoints(database_url) as endpoints,
+    ):
+        coordinator, url, _, _ = start_coordinator(OURS, endpoints, Path(folder))
+        with coordinator:
+            wait_ready(url, coordinator, CATCH_UP_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +123,6 @@ def renamed(recorded: Recorded, job_id: UUID) -> Any:
 
 
 def skip_to_head(database: PostgresDatabase, head: int) -> None:
-    """Move the other followers to the head: finished jobs give them no work."""
+    """Move the publisher, which has no tables, to the head."""
     with database.transaction() as tables:
-        for name in ("dispatcher", "publisher", "timers"):
-            tables.move(name, tables.position(name), head)
+        tables.move("publisher", tables.position("publisher"), head)

@@ -181,9 +181,9 @@ def deposit(url: str) -> None:
             raise Failed("the deposit was not made")
 
 
-def wait_ready(url: str, coordinator: Process) -> None:
+def wait_ready(url: str, coordinator: Process, seconds: float = START_SECONDS) -> None:
     """Return when `/health` says that it is ready."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
