@@ -45,7 +45,7 @@ class Filled:
 
 
 def fill(servers: Servers, database_url: str, jobs: int) -> Filled:
-    """Put `jobs` completed jobs into the log, and move every follower to its end."""
+    """Put `jobs` completed jobs into the log, rebuild all derived tables, and let every follower read it."""
     run_templates(servers, database_url)
     log = PostgresEventLog(database_url)
     database = PostgresDatabase(database_url, durable=False)
