@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import compare, money, over_http, report, scale
+from bench.matching import matching
 from bench.publish import publish
 from bench.servers import Servers, missing
 from bench.systems import FOLDER, OURS, OURS_QUORUM, PEER_BIN, PEER_SYSTEMS, Peer, System
@@ -131,8 +132,10 @@ def run_scale(console: Console, levels: Sequence[int], plan: compare.Plan, *, as
     with Servers() as servers:
         found = scale.scale(servers, levels, plan, console.print)
         found |= {"plan": asdict(plan), "machine": report.machine(servers.versions())}
-    save("scale", found)
     console.print(scale.table(found))
+    save("scale", found)
+    found["matching"] = matching(console.print)
+    save("scale", found)
     if as_json:
         print(json.dumps(found))
     return 0

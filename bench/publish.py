@@ -142,7 +142,7 @@ def levels(found: Document) -> str:
 def fills(found: Document) -> str:
     filled = {level: f["filled"] for level, f in found["levels"].items() if "filled" in f}
     return markdown(
-        ("jobs", "events", "appended events/s", "projections rebuilt, events/s", "database MiB"),
+        ("jobs", "events", "appended events/s", "all derived tables rebuilt, events/s", "database MiB"),
         [
             (
                 f"{int(level):,}",

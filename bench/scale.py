@@ -17,7 +17,6 @@ from rich.table import Table
 
 from bench.compare import Plan, Turn, take_turn
 from bench.fill import Filled, fill
-from bench.matching import matching
 from bench.meter import peak_mib
 from bench.processes import Failed
 from bench.report import medians, rounded
@@ -62,7 +61,6 @@ def scale(servers: Servers, levels: Sequence[int], plan: Plan, tell: Callable[[s
             }
             for level in levels
         },
-        "matching": matching(tell),
     }
 
 

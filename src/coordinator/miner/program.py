@@ -266,10 +266,12 @@ class MinerProgram:
         self._transport.stop_taking()
         self._log.info("stopping", inflight=len(slots.inflight))
         names = {"miner_id": self._config.miner_id, "session_id": self._session_id}
-        # Concurrently, since nothing here depends on its answer.
-        drain = asyncio.create_task(self._drained(names))
+        drain: asyncio.Task[None] | None = None
         try:
             if not slots.idle.is_set():
+                # Concurrently, since nothing here depends on its answer. With nothing in hand, `leave` says
+                # enough; a drain on another connection could come before or after it.
+                drain = asyncio.create_task(self._drained(names))
                 await _first(slots.idle, self._grace_runs)
                 await _first(slots.idle, self._hand_back, timeout_seconds=self._config.grace_seconds)
             slots.stop_all(Stopped.HANDED_BACK)
@@ -279,8 +281,9 @@ class MinerProgram:
                     async with asyncio.timeout(LEAVE_SECONDS):
                         await self._transport.call("miner.leave", names)
         finally:
-            drain.cancel()
-            await asyncio.gather(drain, return_exceptions=True)
+            if drain is not None:
+                drain.cancel()
+                await asyncio.gather(drain, return_exceptions=True)
         self._log.info("left", abandoned=len(slots.inflight))
 
     async def _drained(self, names: Mapping[str, Any]) -> None:
