@@ -35,10 +35,10 @@ class HttpClient:
         """
         return await self._send(f"GET {path} HTTP/1.1\r\n".encode() + self._headers + b"\r\n")
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """As `get`; the body is sent as JSON."""
+    async def post(self, path: str, body: Mapping[str, Any], header: bytes = b"") -> bytes:
+        """As `get`; the body is sent as JSON. `header`: a line with its end."""
         content = json.dumps(body, separators=(",", ":")).encode()
-        about = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content)
+        about = b"%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (header, len(content))
         return await self._send(f"POST {path} HTTP/1.1\r\n".encode() + self._headers + about + content)
 
     def close(self) -> None:

@@ -8,9 +8,6 @@ miner does.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import itertools
-import json
 import secrets
 import statistics
 import sys
@@ -25,21 +22,15 @@ from typing import Any, Final
 import uvloop
 
 from bench.http_client import HttpClient
+from bench.http_work import LOOPS, US, Work, percentile
 from bench.meter import Meter, cpu_seconds
 from bench.processes import Process, environment
 from bench.servers import Endpoints, Servers
 from bench.systems import FOLDER, PROGRAM, wait_ready
-from coordinator.crypto.canonical import salted_digest
-from coordinator.crypto.keys import SigningKey
-from coordinator.crypto.statement import sign_statement
 from coordinator.dev.servers.processes import free_port
 
-LOOPS: Final = 16
 SUBMIT_CONNECTIONS: Final = (1, 8, 64)
 REQUEST_CONNECTIONS: Final = 8
-POLL_RATE: Final = 50
-TIMEOUT_SECONDS: Final = 90.0
-US: Final = 1e6
 OWN: Final = "clients and miners"
 
 
@@ -132,13 +123,13 @@ async def _figures(running: _Running, servers: Mapping[str, int], plan: HttpPlan
             await stack.enter_async_context(HttpClient(running.port, key))
             for key in (running.client_key, running.miner_key)
         ]
-        work = _Work(client, miner)
+        work = Work(client, miner)
         await work.whole(LOOPS * 4)  # uncounted: the miners earn their slots
         trees = {"coordinator": running.pid, **servers}
         rounds = [await _round(work, trees, plan.jobs) for _ in range(plan.rounds)]
         requests = await _requests(work, client, running.pid, plan)
         submits = {str(n): await work.submits(plan.submits, n, running.pid) for n in SUBMIT_CONNECTIONS}
-        polls = await work.polls(plan, running.pid)
+        polls = await work.polls(plan.miners, plan.poll_seconds, plan.seconds, running.pid)
     cpu = {name: _median(each["cpu_us"][name] for each in rounds) for name in rounds[0]["cpu_us"]}
     return {
         "jobs_per_second": _median(each["jobs_per_second"] for each in rounds),
@@ -152,7 +143,7 @@ async def _figures(running: _Running, servers: Mapping[str, int], plan: HttpPlan
     }
 
 
-async def _round(work: _Work, trees: Mapping[str, int], jobs: int) -> dict[str, Any]:
+async def _round(work: Work, trees: Mapping[str, int], jobs: int) -> dict[str, Any]:
     meter, own, begun = Meter(trees), time.process_time(), time.perf_counter()
     latencies = await work.whole(jobs)
     seconds = time.perf_counter() - begun
@@ -160,12 +151,12 @@ async def _round(work: _Work, trees: Mapping[str, int], jobs: int) -> dict[str, 
     return {
         "jobs_per_second": jobs / seconds,
         "cpu_us": {**cpu, OWN: (time.process_time() - own) / jobs * US},
-        "p50_ms": _percentile(latencies, 50),
-        "p99_ms": _percentile(latencies, 99),
+        "p50_ms": percentile(latencies, 50),
+        "p99_ms": percentile(latencies, 99),
     }
 
 
-async def _requests(work: _Work, client: HttpClient, pid: int, plan: HttpPlan) -> dict[str, float]:
+async def _requests(work: Work, client: HttpClient, pid: int, plan: HttpPlan) -> dict[str, float]:
     """CPU time of the coordinator for one request of a kind, in microseconds."""
     job_id = work.last_completed
     paths = {
@@ -203,175 +194,5 @@ def _bare_endpoint(plan: HttpPlan) -> float:
         return uvloop.run(cost(process.pid))
 
 
-class _Work:
-    """The requests of clients and miners."""
-
-    def __init__(self, client: HttpClient, miner: HttpClient) -> None:
-        self._client = client
-        self._miner = miner
-        self._key = SigningKey.generate()
-        self._numbers = itertools.count()
-        self.last_completed = ""
-        """The id of a completed job."""
-
-    async def whole(self, jobs: int) -> list[float]:
-        """Milliseconds of each job, from its submit until its result was read."""
-        numbers = iter(range(jobs))
-        took: list[float] = []
-
-        async def ask() -> None:
-            for _ in numbers:
-                begun = time.perf_counter()
-                text = str(next(self._numbers))
-                job_id = await self._submit(text)
-                read = json.loads(await self._client.get(f"/v1/jobs/{job_id}/result?wait=30"))
-                expected = hashlib.sha256(text.encode()).hexdigest()
-                assert read["result"]["digests"][0]["digest"] == expected
-                took.append((time.perf_counter() - begun) * 1000)
-                self.last_completed = job_id
-
-        # A miner whose request is refused ends the measurement.
-        async with asyncio.TaskGroup() as mining:
-            loops = [mining.create_task(self._mine(f"loop-{n}@bench-miner")) for n in range(LOOPS)]
-            try:
-                async with asyncio.TaskGroup() as asking:
-                    for _ in range(LOOPS):
-                        asking.create_task(ask())
-            finally:
-                for loop in loops:
-                    loop.cancel()
-        return took
-
-    async def submits(self, count: int, connections: int, pid: int) -> dict[str, float]:
-        """Submits alone: no miner can run the jobs, which stay queued."""
-        left = iter(range(count))
-
-        async def ask() -> None:
-            for _ in left:
-                await self._submit(str(next(self._numbers)), constraints={"region": "nowhere"})
-
-        before, begun = cpu_seconds(pid), time.perf_counter()
-        await asyncio.gather(*(ask() for _ in range(connections)))
-        seconds = time.perf_counter() - begun
-        return {
-            "per_second": round(count / seconds, 1),
-            "coordinator_cpu_us": round((cpu_seconds(pid) - before) / count * US, 1),
-        }
-
-    async def polls(self, plan: HttpPlan, pid: int) -> dict[str, float]:
-        """Many miners that poll: the coordinator's cores while nothing happens, and the time to a claim."""
-        submitted: dict[str, float] = {}
-        claimed: dict[str, float] = {}
-        expected: list[int] = []
-        all_claimed = asyncio.Event()
-
-        def note_claim() -> None:
-            if expected == [len(claimed)]:
-                all_claimed.set()
-
-        async def miner(number: int) -> None:
-            name = f"parked-{number}@bench-miner"
-            session = await self._register(name)
-            while True:
-                polled = await self._poll(name, session, plan.poll_seconds)
-                if polled is not None:
-                    assert polled["job_id"] not in claimed, "its first claim was lost"
-                    claimed[polled["job_id"]] = time.perf_counter()
-                    note_claim()
-                    await self._complete(name, session, polled)
-
-        async with asyncio.TaskGroup() as mining:
-            miners: list[asyncio.Task[None]] = []
-            try:
-                for number in range(plan.miners):
-                    miners.append(mining.create_task(miner(number)))
-                    if number % 50 == 49:
-                        await asyncio.sleep(0.2)
-                await asyncio.sleep(3.0)
-                before = cpu_seconds(pid)
-                await asyncio.sleep(plan.poll_seconds)
-                idle = (cpu_seconds(pid) - before) / plan.poll_seconds
-                for _ in range(int(POLL_RATE * plan.seconds)):
-                    begun = time.perf_counter()
-                    submitted[await self._submit(str(next(self._numbers)))] = begun
-                    await asyncio.sleep(max(0.0, 1 / POLL_RATE - (time.perf_counter() - begun)))
-                expected.append(len(submitted))
-                note_claim()
-                async with asyncio.timeout(TIMEOUT_SECONDS):
-                    await all_claimed.wait()
-            finally:
-                for task in miners:
-                    task.cancel()
-        waits = [(claimed[job] - begun) * 1000 for job, begun in submitted.items()]
-        return {
-            "miners": plan.miners,
-            "idle_cores": round(idle, 3),
-            "claim_p50_ms": _percentile(waits, 50),
-            "claim_p99_ms": _percentile(waits, 99),
-        }
-
-    # --- single requests ------------------------------------------------------------------------------------
-    async def _submit(self, text: str, **fields: Any) -> str:
-        answer = await self._client.post(
-            "/v1/jobs", {"service": "checksum", "payload": {"text": text}, **fields}
-        )
-        return str(json.loads(answer)["job_id"])
-
-    async def _mine(self, name: str) -> None:
-        session = await self._register(name)
-        while True:
-            polled = await self._poll(name, session)
-            if polled is not None:
-                await self._complete(name, session, polled)
-
-    async def _register(self, name: str) -> str:
-        body = {
-            "miner_id": name,
-            "capabilities": {"services": ["checksum"]},
-            "concurrency": 4,
-            "public_key": self._key.key_id,
-        }
-        return str(json.loads(await self._miner.post("/v1/miners/register", body))["session_id"])
-
-    async def _poll(self, name: str, session: str, seconds: float = 30) -> dict[str, Any] | None:
-        body = {"miner_id": name, "session_id": session, "max_wait_seconds": seconds}
-        answer = await self._miner.post("/v1/miners/poll", body)
-        return dict(json.loads(answer)) if answer else None
-
-    async def _complete(self, name: str, session: str, offer: Mapping[str, Any]) -> None:
-        content = offer["payload"]["text"].encode()
-        digest = hashlib.sha256(content).hexdigest()
-        result = {
-            "algorithm": "sha256",
-            "digests": [{"input": "text", "digest": digest, "size": len(content)}],
-        }
-        salt, now = secrets.token_bytes(16), time.time_ns() // 1_000_000
-        statement = {
-            "version": "1",
-            "job_id": offer["job_id"],
-            "attempt": offer["attempt"],
-            "miner_id": name,
-            "session_id": session,
-            "service": offer["service"],
-            "payload_digest": offer["payload_digest"],
-            "result_digest": salted_digest(salt, result),
-            "started_at_ms": now,
-            "completed_at_ms": now,
-        }
-        body = {
-            "miner_id": name,
-            "session_id": session,
-            "attempt": offer["attempt"],
-            "result": result,
-            "result_salt": salt.hex(),
-            "statement": sign_statement(self._key, statement),
-        }
-        await self._miner.post(f"/v1/miners/{offer['job_id']}/result", body)
-
-
 def _median(values: Iterable[float]) -> float:
     return round(statistics.median(values), 1)
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1], 2)

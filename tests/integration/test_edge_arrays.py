@@ -117,6 +117,75 @@ async def test_what_is_beside_an_array_of_results_is_checked(edge: Bench, member
     assert (422, "INVALID_PAYLOAD") == (answer.status_code, answer.json()["code"])
 
 
+async def test_a_poll_with_results_has_their_answers_and_the_next_job(edge: Bench) -> None:
+    """It waits for the next job as any poll does; a repeat has the same answers."""
+    session = await edge.register()
+    await edge.submit(edge.alice)
+    first = await edge.poll()
+    body = {
+        "max_wait_seconds": 60,
+        "results": [
+            {"job_id": first["job_id"], **edge.signed_result(first, {"n": 1}, "rig", session["session_id"])}
+        ],
+    }
+    polling = asyncio.create_task(edge.rig.post("/v1/miners/poll", json=body, timeout=60))
+    polls = edge.app.state.context.parked_polls
+    await eventually(lambda: len(polls) == 1, "the result is in, and the poll waits")
+    shown = await edge.alice.get(f"/v1/jobs/{first['job_id']}/result")
+    assert (shown.status_code, shown.json()["result"]) == (200, {"n": 1})
+    second = (await edge.submit(edge.alice))["job_id"]
+    turn = (await polling).json()
+    [answer], [offer] = turn["answers"], turn["offers"]
+    assert (answer["status"], answer["promise"]["job_id"]) == ("accepted", first["job_id"])
+    assert offer["job_id"] == second
+    assert turn["position"] == offer["position"] > answer["position"]
+    again = await edge.rig.post("/v1/miners/poll", json={**body, "max_wait_seconds": 0})
+    assert (again.status_code, again.json()["offers"]) == (200, [])
+    assert again.json()["answers"][0]["promise"] == answer["promise"]
+
+
+async def test_a_poll_with_a_refused_result_does_not_wait(edge: Bench) -> None:
+    """Its other results count, and jobs that are at hand come with it."""
+    session = await edge.register()
+    await edge.submit(edge.alice)
+    offer = await edge.poll()
+    good = {"job_id": offer["job_id"], **edge.signed_result(offer, {"n": 1}, "rig", session["session_id"])}
+    async with asyncio.timeout(30):
+        body = {"max_wait_seconds": 60, "results": [{**good, "result": {"n": 2}}, good]}
+        turn = (await edge.rig.post("/v1/miners/poll", json=body, timeout=60)).json()
+    assert [a.get("code") for a in turn["answers"]] == ["INVALID_STATEMENT", None]
+    assert turn["offers"] == []
+
+
+async def test_results_of_a_miner_that_gets_no_work_still_count(edge: Bench) -> None:
+    """A draining miner hands in its last result with a poll; one without results is told that it drains."""
+    session = await edge.register()
+    await edge.submit(edge.alice)
+    offer = await edge.poll()
+    assert (await edge.rig.post("/v1/miners/drain", json={})).status_code == 200
+    good = {"job_id": offer["job_id"], **edge.signed_result(offer, {"n": 1}, "rig", session["session_id"])}
+    turn = await edge.rig.post("/v1/miners/poll", json={"max_wait_seconds": 60, "results": [good]})
+    assert [a["status"] for a in turn.json()["answers"]] == ["accepted"]
+    assert turn.json()["offers"] == []
+    alone = await edge.rig.post("/v1/miners/poll", json={"max_wait_seconds": 60})
+    assert (alone.status_code, alone.json()["code"]) == (409, "MINER_DRAINING")
+
+
+@pytest.mark.parametrize(
+    ("results", "status", "code"),
+    [([], 422, "INVALID_PAYLOAD"), ({}, 422, "INVALID_PAYLOAD"), ([{}] * 501, 413, "TOO_LARGE")],
+)
+async def test_a_poll_with_what_is_no_array_of_results_is_refused(
+    edge: Bench, results: Any, status: int, code: str
+) -> None:
+    """It takes no job either."""
+    await edge.register()
+    await edge.submit(edge.alice)
+    answer = await edge.rig.post("/v1/miners/poll", json={"results": results})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert (await edge.poll())["attempt"] == 1
+
+
 async def test_a_poll_that_waits_is_a_heartbeat(edge: Bench) -> None:
     """All polls that wait are noted together, again and again, and no longer once they are answered."""
     seen: list[set[ParkedSession]] = []

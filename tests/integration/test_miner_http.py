@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -112,9 +113,25 @@ class Stub:
         if name == "heartbeat":
             self.beats.append(fields)
             return JSONResponse({"state": self.state, "cancel": self.cancel, "position": 6})
+        if name == "poll" and "results" in fields:
+            return await self._turn(fields)
         if name == "poll":
             return await self._poll(fields)
         return JSONResponse({"state": "DRAINING", "position": 7})
+
+    async def _turn(self, fields: dict[str, Any]) -> Response:
+        """A poll with results: their answers, and jobs that are at hand."""
+        if self.broken.get("result"):
+            return self.broken["result"].pop(0)
+        answers: list[dict[str, Any]] = []
+        for result in fields["results"]:
+            job_id = result.pop("job_id")
+            self.received.append(("result", result))
+            answer = json.loads(bytes(self._outcome(job_id, "result", result).body))
+            answers.append({"status": "refused" if "code" in answer else "accepted", **answer})
+        polled = await self._poll(fields)
+        offers = [json.loads(bytes(polled.body))] if polled.body else []
+        return JSONResponse({"answers": answers, "offers": offers, "position": 10})
 
     async def _poll(self, fields: dict[str, Any]) -> Response:
         def queued() -> str | None:
@@ -147,6 +164,9 @@ class Stub:
         fields = await request.json()
         self.received.append((name, fields))
         assert "job_id" not in fields
+        return self._outcome(job_id, name, fields)
+
+    def _outcome(self, job_id: str, name: str, fields: dict[str, Any]) -> Response:
         job = self.jobs[job_id]
         if fields["attempt"] != job["attempt"]:
             return _problem(409, "STALE_ATTEMPT")

@@ -94,6 +94,34 @@ async def test_submit_is_safe_to_repeat() -> None:
     )
 
 
+async def test_a_short_job_is_one_request() -> None:
+    """`run` asks the submit to wait for the job's end, and its answer has the result."""
+    server = Server(httpx.ReadError("lost"), ok({**SUBMITTED, "state": "COMPLETED", "result": {"n": 1}}, 201))
+    async with server.client() as client:
+        assert {"n": 1} == await client.run("s", {"a": 1})
+    assert ["wait=20"] * 2 == [request.headers["Prefer"] for request in server.asked]
+    assert 1 == len({request.headers["Idempotency-Key"] for request in server.asked})
+
+
+async def test_a_longer_job_is_waited_for() -> None:
+    """A submit that is answered before the job's end is followed by reads that wait, up to the timeout."""
+    server = Server(ok(SUBMITTED, 201), ok(RESULT))
+    async with server.client() as client:
+        assert {"n": 1} == await client.run("s", {"a": 1})
+    assert ["/v1/jobs", f"/v1/jobs/{JOB}/result"] == [request.url.path for request in server.asked]
+    server = Server(ok(SUBMITTED, 201), problem(425, "JOB_NOT_READY"))
+    async with server.client() as client:
+        with pytest.raises(NotReady):
+            await client.run("s", {"a": 1}, timeout=0.5)
+    assert "Prefer" not in server.asked[0].headers  # less than a second
+    failed = {**SUBMITTED, "state": "FAILED", "error": {"code": "EXECUTOR_FAILED", "message": "m"}}
+    end = {**VIEW, "state": "FAILED", "error": failed["error"]}
+    server = Server(ok(failed, 201), problem(409, "CONFLICT_STATE"), ok(end))
+    async with server.client() as client:
+        with pytest.raises(NoResult, match="EXECUTOR_FAILED"):
+            await client.run("s", {"a": 1})
+
+
 async def test_a_key_of_ones_own() -> None:
     """The caller's idempotency key is sent as UTF-8; one that no header can carry is refused unsent."""
     server = Server(ok(SUBMITTED, 201))

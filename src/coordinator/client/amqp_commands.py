@@ -57,6 +57,10 @@ class AmqpCommands:
             self._http.notice(position)
         return answer
 
+    async def submit_and_wait(self, fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Submit; a command over AMQP is answered at once."""
+        return await self.call("job.submit", fields)
+
     async def close(self) -> None:
         """Disconnect. May be called twice."""
         await self._rpc.close()

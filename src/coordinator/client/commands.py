@@ -30,6 +30,12 @@ class Commands(Protocol):
     async def call(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The accepted answer. Raises RequestRefused, Unreachable."""
 
+    async def submit_and_wait(self, fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """The accepted answer to a `job.submit`; with the job's `result`, if it came while we waited.
+
+        It may wait up to `seconds`, or not at all. Raises RequestRefused, Unreachable.
+        """
+
     async def close(self) -> None:
         """Release its connections. May be called twice."""
 
@@ -60,6 +66,13 @@ class HttpCommands:
         path = f"/v1/jobs/{path_part(body.pop('job_id'))}/cancel"
         return await self._http.ask_json("POST", path, json=body)
 
+    async def submit_and_wait(self, fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Submit in a request of its own, which the coordinator answers at the job's end."""
+        whole = int(seconds)
+        if not whole:
+            return await self.call("job.submit", fields)
+        return await self._submit_alone(fields, {b"Prefer": b"wait=%d" % whole}, whole)
+
     async def close(self) -> None:
         """Give up the submits that wait."""
         await self._submits.close()
@@ -85,12 +98,23 @@ class HttpCommands:
         return answers
 
     async def _submit(self, submit: Mapping[str, Any]) -> dict[str, Any] | Exception:
-        body = dict(submit)
-        key = header_text("the idempotency key", body.pop("idempotency_key"))
         try:
-            return await self._http.ask_json("POST", "/v1/jobs", json=body, headers={b"Idempotency-Key": key})
+            return await self._submit_alone(submit)
         except CoordinatorError as error:
             return error
+
+    async def _submit_alone(
+        self,
+        submit: Mapping[str, Any],
+        headers: Mapping[bytes, bytes] | None = None,
+        wait_seconds: float = 0.0,
+    ) -> dict[str, Any]:
+        body = dict(submit)
+        key = header_text("the idempotency key", body.pop("idempotency_key"))
+        sent = {b"Idempotency-Key": key, **(headers or {})}
+        return await self._http.ask_json(
+            "POST", "/v1/jobs", json=body, headers=sent, wait_seconds=wait_seconds
+        )
 
 
 def _size_of(fields: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from coordinator.client import transfer
 from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
-from coordinator.client.job import AsyncBatches, AsyncJob
+from coordinator.client.job import LONG_POLL_S, AsyncBatches, AsyncJob
 from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
 from coordinator.client.resources.accounts import AsyncAccounts
 from coordinator.client.resources.keys import AsyncKeys
@@ -127,6 +128,39 @@ class AsyncCoordinator:
         fields = {name: value for name, value in asked.items() if value is not None}
         submitted = typed(JobSubmitAnswer, await self.commands.call("job.submit", fields))
         return AsyncJob(self.http, self.commands, submitted.job_id, submitted)
+
+    async def run(
+        self,
+        service: str,
+        payload: Mapping[str, Any],
+        *,
+        constraints: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Submit one job, wait for its end, and return its result: in one request, if the job is short.
+
+        The same as `submit` and then `result`, and raises what these raise. After `timeout` seconds (None:
+        none) NotReady is raised, and the job goes on: with an `idempotency_key` the same call waits again.
+        """
+        asked = {
+            "service": service,
+            "payload": dict(payload),
+            "constraints": dict(constraints or {}),
+            "priority": priority,
+            "idempotency_key": idempotency_key or uuid4().hex,
+        }
+        fields = {name: value for name, value in asked.items() if value is not None}
+        until = None if timeout is None else time.monotonic() + timeout
+        wait = LONG_POLL_S if timeout is None else min(timeout, LONG_POLL_S)
+        said = await self.commands.submit_and_wait(fields, wait)
+        if isinstance(result := said.get("result"), dict):
+            return result
+        submitted = typed(JobSubmitAnswer, said)
+        job = AsyncJob(self.http, self.commands, submitted.job_id, submitted)
+        left = None if until is None else max(0.0, until - time.monotonic())
+        return (await job.result(left)).result
 
     async def submit_many(
         self,

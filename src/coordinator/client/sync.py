@@ -180,6 +180,7 @@ class Coordinator(Facade[AsyncCoordinator]):
 
     submit = blocking(AsyncCoordinator.submit, Job)
     submit_many = blocking(AsyncCoordinator.submit_many, _jobs)
+    run = blocking(AsyncCoordinator.run)
     jobs = iterating(AsyncCoordinator.jobs)
     erase = iterating(AsyncCoordinator.erase)
     upload = blocking(AsyncCoordinator.upload)

@@ -100,7 +100,7 @@ class HttpTransport:
         self._quiet_until = 0.0
         self._polling = asyncio.Semaphore(POLLS_AT_A_TIME)
         self._claimed: deque[HeldOffer] = deque()
-        """Claimed by the poll of another slot, for the slots that wait for their turn."""
+        """Claimed by the poll of another slot, or with results: for the slots that wait, or are about to."""
         self._takers = 0
         """Slots that wait for their turn to poll, less those that a poll under way asks for."""
         self._results = Gathering[Mapping[str, Any], AnswerJson](self._complete_all)
@@ -140,11 +140,14 @@ class HttpTransport:
     async def _complete_all(self, commands: Sequence[Mapping[str, Any]]) -> list[AnswerJson | Exception]:
         """Hand in the results that gathered; what an array does not settle is sent alone."""
         answers: list[AnswerJson | None] = [None] * len(commands)
-        if len(commands) > 1:
-            response = await self._post("/v1/miners/results", {"results": [dict(c) for c in commands]})
-            said = self._answer(response).get("answers")
-            if isinstance(said, list) and len(said) == len(commands):
-                answers = [read_answer(answer) for answer in said]
+        results = [dict(command) for command in commands]
+        said = None
+        if self._live.is_set() and not self._ended:
+            said = await self._take_turn(results)
+        elif len(results) > 1:
+            said = self._answer(await self._post("/v1/miners/results", {"results": results})).get("answers")
+        if isinstance(said, list) and len(said) == len(commands):
+            answers = [read_answer(answer) for answer in said]
         settled: list[AnswerJson | Exception] = []
         for command, answer in zip(commands, answers, strict=True):
             if answer is None or answer.get("code") in RETRY_LATER:
@@ -152,6 +155,15 @@ class HttpTransport:
             else:
                 settled.append(answer)
         return settled
+
+    async def _take_turn(self, results: list[dict[str, Any]]) -> Any:
+        """The answers to these results; jobs that are at hand come with them, for the same slots."""
+        most = min(len(results), MOST_OFFERS)
+        body = {**self._session, "max_wait_seconds": 0, "max_offers": most, "results": results}
+        turn = self._answer(await self._post("/v1/miners/poll", body))
+        if isinstance(offers := turn.get("offers"), list):
+            self._claimed += self._read(offers)
+        return turn.get("answers")
 
     async def _call_alone(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
         path = _PATHS[kind]
@@ -213,6 +225,8 @@ class HttpTransport:
         return not response.is_server_error
 
     async def take(self) -> HeldOffer | None:
+        if self._claimed:
+            return self._claimed.popleft()
         self._takers += 1
         try:
             await self._polling.acquire()

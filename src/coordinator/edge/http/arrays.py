@@ -28,7 +28,11 @@ Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 def take_array(body: dict[str, Any], name: str) -> list[Any]:
     """Remove the array from the body. Raises Refusal, also for an empty one."""
-    elements = body.pop(name, None)
+    return check_array(body.pop(name, None), name)
+
+
+def check_array(elements: object, name: str) -> list[Any]:
+    """The elements of this member. Raises Refusal, also for an empty array."""
     if not isinstance(elements, list) or not elements:
         raise Refusal(Code.INVALID_PAYLOAD, f"{name}: should be an array of objects")
     if len(elements) > MAX_ARRAY_LENGTH:

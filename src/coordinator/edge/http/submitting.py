@@ -19,7 +19,7 @@ from coordinator.edge.http.commands import send
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.job_wait import final_job, wait_asked
 from coordinator.edge.http.reads.reading import POSITION_HEADER
-from coordinator.edge.http.reads.stored_payloads import Joined, Pieces, result_pieces
+from coordinator.edge.http.reads.stored_payloads import Joined, Pieces, begun, result_blob, stored_payload
 from coordinator.edge.models.jobs import JobSubmitAnswer
 
 SUBMIT_PROBLEMS: Final = refusals(
@@ -71,12 +71,17 @@ async def submit(
     body["state"] = row.state
     if row.error is not None:
         body["error"] = row.error.model_dump()
-    pieces = await result_pieces(context, row) if row.is_completed else None
-    if pieces is None:
-        return Response(json.dumps(body, separators=(",", ":")), 201, headers, "application/json")
+    said = json.dumps(body, separators=(",", ":")).encode()
+    stored = await stored_payload(context, row.id, "result") if row.is_completed else None
+    if stored is None:
+        return Response(said, 201, headers, "application/json")
     # The stored result may be too large to be parsed again.
-    whole = Joined(json.dumps(body)[:-1].encode() + b', "result": ', pieces, b"}")
-    return Pieces(whole, 201, headers, "application/json")
+    before = said[:-1] + b',"result":'
+    blob = result_blob(stored, row)
+    if blob is None:
+        return Response(before + stored.body + b"}", 201, headers, "application/json")
+    pieces = await begun(context.blobs.get(blob))
+    return Pieces(Joined(before, pieces, b"}"), 201, headers, "application/json")
 
 
 async def accept(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from coordinator.domain.job import JobStateName
 from coordinator.domain.matching.needs import Capabilities
-from coordinator.edge.models.base import CommandAnswer, Moment, View
+from coordinator.edge.models.base import ArrayAnswer, CommandAnswer, Moment, View
 from coordinator.edge.models.jobs import Receipt
 from coordinator.wire.heartbeat import GpuMemory, HeldAttempt
 from coordinator.wire.offers import Offer
@@ -61,6 +61,12 @@ class PolledOffers(View):
 
     offers: list[PolledOffer]
     position: int
+
+
+class PolledTurn(ArrayAnswer):
+    """The answers to a poll's results, and offers that are claimed already."""
+
+    offers: list[PolledOffer]
 
 
 class AttemptAnswer(CommandAnswer):

@@ -2,7 +2,7 @@
 
 One poll: take an offer from the profile's queue, claim it on the miner's behalf, answer it. A miner that
 disconnects while it waits claims nothing, and its offer goes back. A poll that waits is told at once when its
-session ends or its miner is drained.
+session ends or its miner is drained. A poll may hand in the results of earlier jobs: one request a job.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ from coordinator.application.dispatch.claims import (
     is_queued,
     release,
 )
+from coordinator.application.keys.keyring import Grant
 from coordinator.domain.errors import Code, Refusal
-from coordinator.domain.messages import MinerId, Role, SessionId
-from coordinator.edge.context import Context
+from coordinator.domain.messages import MinerId, Principal, Role, SessionId
+from coordinator.domain.miner import Online
+from coordinator.edge.context import Context, EdgeContext
+from coordinator.edge.http.arrays import check_array
 from coordinator.edge.http.bodies import read_object, request_body
 from coordinator.edge.http.commands import miner_of
 from coordinator.edge.http.credentials import Miner, grant_for, grants_of, unknown_key
-from coordinator.edge.http.disconnects import client_of
+from coordinator.edge.http.disconnects import RequestClient, client_of
 from coordinator.edge.http.problems import refusals
 from coordinator.edge.http.reads.reading import reply
-from coordinator.edge.models.miners import PolledOffer, PolledOffers
+from coordinator.edge.models.base import ArrayAnswer
+from coordinator.edge.models.miners import PolledOffer, PolledOffers, PolledTurn
+from coordinator.edge.routes.mining.results import decide_results
 from coordinator.edge.state.parked_polls import ParkedSession
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted
@@ -57,17 +62,22 @@ class Poll(BaseModel):
     )
     max_offers: Annotated[int, Field(strict=True, ge=1, le=MOST_OFFERS)] | None = None
     """Answer with `offers`, an array of up to so many; null: with one offer alone."""
+    results: list[Any] | None = None
+    """Hand these in first, as to `/v1/miners/results`, and answer with `answers` and `offers`."""
     miner_id: MinerId | None = None
     session_id: SessionId | None = None
 
 
 @router.post(
     "/poll",
-    response_model=PolledOffer | PolledOffers,
+    response_model=PolledOffer | PolledOffers | PolledTurn,
     summary="Wait for work",
     description="Answers as soon as there is a job, which is then claimed for the miner; 204 if none came. "
     "`payload_blob` stands for a large payload: fetch it from the job's blobs. With `max_offers` the answer "
-    "has `offers`, all that need no further wait. A poll that waits is a heartbeat of its session.",
+    "has `offers`, all that need no further wait. A poll that waits is a heartbeat of its session. "
+    "With `results`, as in `/v1/miners/results`, it hands these in first: the answer is 200 with `answers`, "
+    "and with `offers`, which is empty if no job came in time, or if a result was refused. Repeat it until "
+    "it is answered.",
     responses={
         204: {"description": "No work came in time; poll again."},
         **refusals(
@@ -81,51 +91,113 @@ class Poll(BaseModel):
     openapi_extra=request_body(Poll, example={"max_wait_seconds": 15}),
 )
 async def poll(request: Request, context: Context, principal: Miner) -> Response:
-    # 1. The miner, and whether it may get work.
+    # 1. The results of earlier jobs, if the poll has some.
     asked = _parse(await read_object(request, context.limits))
+    decided = await _decide(request, context, principal, asked)
+    # 2. The next jobs.
+    try:
+        claimed = await _claim_next(request, context, principal, asked, decided)
+    except Refusal:
+        if decided is None:
+            raise
+        claimed = []  # the miner's next poll is told why
+    # 3. The answer.
+    offers = [_polled(offer, accepted) for offer, accepted in claimed]
+    position = max((offer.position for offer in offers), default=0)
+    if decided is not None:
+        position = max(position, decided.position)
+        return reply(PolledTurn(answers=decided.answers, offers=offers, position=position), position)
+    if not offers:
+        return Response(status_code=204)
+    if asked.max_offers is None:
+        return reply(offers[0], position)
+    return reply(PolledOffers(offers=offers, position=position), position)
+
+
+async def _decide(
+    request: Request, context: EdgeContext, principal: Principal, asked: Poll
+) -> ArrayAnswer | None:
+    """The answers to the poll's results; None if it has none. Raises Refusal."""
+    if asked.results is None:
+        return None
+    own = {name: named for name in ("miner_id", "session_id") if (named := getattr(asked, name)) is not None}
+    return await decide_results(request, context, principal, check_array(asked.results, "results"), own)
+
+
+async def _claim_next(
+    request: Request, context: EdgeContext, principal: Principal, asked: Poll, decided: ArrayAnswer | None
+) -> list[tuple[Offer, Accepted]]:
+    """Claim the next jobs, within the time that the poll may wait. Raises Refusal.
+
+    With results: first those that are at hand, and without a wait if a result was refused.
+    """
     miner_id = miner_of(principal, asked.miner_id)
     session = await claiming_session(context.gateway, miner_id, asked.session_id, context.known)
-    grant = grant_for(grants_of(request), Role.MINER)
-    # 2. Take and claim, until a claim is accepted or the time is up.
-    until = time.monotonic() + asked.max_wait_seconds
-    waiting = ParkedSession(miner_id, session.session_id)
-    polls, profile = context.parked_polls, session.registered.profile
+    most = asked.max_offers or 1
+    seconds = asked.max_wait_seconds
+    if decided is not None and any(answer["status"] != "accepted" for answer in decided.answers):
+        seconds = 0
+    claimed: list[tuple[Offer, Accepted]] = []
     async with client_of(request) as client:
-        for _ in range(MAX_STALE_OFFERS):
-            wait = max(0.0, until - time.monotonic())
-            taken = await polls.take(context.queues, profile, waiting, wait, client.on_gone)
-            if taken is None:
-                if client.gone or polls.stopped or time.monotonic() >= until:
-                    break
-                # Its miner was drained, lost or registered again; any other event of it is no end.
-                await claiming_session(context.gateway, miner_id, session.session_id, context.known)
-                continue
-            if client.gone:
-                await taken.back()
+        if decided is not None and context.keyring.holds(_grant(request)) and not client.gone:
+            claimed = await _claim_at_hand(context, principal, session, most)
+        if not claimed and (decided is None or seconds):
+            claimed = await _claim_one(request, context, principal, session, seconds, client)
+            if claimed and most > 1 and not client.gone:
+                claimed += await _claim_at_hand(context, principal, session, most - 1)
+        if client.gone:  # nobody reads the answer: others may have the jobs at once
+            for offer, _ in claimed:
+                await release(context.gateway, principal, session, offer)
+            return []
+    return claimed
+
+
+async def _claim_one(
+    request: Request,
+    context: EdgeContext,
+    principal: Principal,
+    session: Online,
+    seconds: float,
+    client: RequestClient,
+) -> list[tuple[Offer, Accepted]]:
+    """Take and claim, until a claim is accepted or the time is up. Raises Refusal."""
+    until = time.monotonic() + seconds
+    miner_id, profile = session.registered.miner_id, session.registered.profile
+    waiting = ParkedSession(miner_id, session.session_id)
+    polls = context.parked_polls
+    for _ in range(MAX_STALE_OFFERS):
+        wait = max(0.0, until - time.monotonic())
+        taken = await polls.take(context.queues, profile, waiting, wait, client.on_gone)
+        if taken is None:
+            if client.gone or polls.stopped or time.monotonic() >= until:
                 break
-            if not context.keyring.holds(grant):  # it was revoked meanwhile
-                await taken.back()
-                raise unknown_key()
-            if not await is_queued(context.gateway, taken, context.known):
-                await taken.done()
-                continue
-            claimed = await claim(context.gateway, principal, session, taken)
-            if claimed is None:
-                continue
-            all_claimed = [(taken.offer, claimed)]
-            if asked.max_offers is not None and not client.gone:
-                more = context.queues.at_hand(profile, asked.max_offers - 1)
-                all_claimed += await claim_more(context.gateway, principal, session, more)
-            if client.gone:
-                for offer, _ in all_claimed:
-                    await release(context.gateway, principal, session, offer)
-                break
-            offers = [_polled(offer, accepted) for offer, accepted in all_claimed]
-            if asked.max_offers is None:
-                return reply(offers[0], offers[0].position)
-            position = max(offer.position for offer in offers)
-            return reply(PolledOffers(offers=offers, position=position), position)
-    return Response(status_code=204)
+            # Its miner was drained, lost or registered again; any other event of it is no end.
+            await claiming_session(context.gateway, miner_id, session.session_id, context.known)
+            continue
+        if client.gone:
+            await taken.back()
+            break
+        if not context.keyring.holds(_grant(request)):  # it was revoked meanwhile
+            await taken.back()
+            raise unknown_key()
+        if not await is_queued(context.gateway, taken, context.known):
+            await taken.done()
+            continue
+        accepted = await claim(context.gateway, principal, session, taken)
+        if accepted is not None:
+            return [(taken.offer, accepted)]
+    return []
+
+
+async def _claim_at_hand(
+    context: EdgeContext, principal: Principal, session: Online, most: int
+) -> list[tuple[Offer, Accepted]]:
+    at_hand = context.queues.at_hand(session.registered.profile, most)
+    return await claim_more(context.gateway, principal, session, at_hand) if at_hand else []
+
+
+def _grant(request: Request) -> Grant:
+    return grant_for(grants_of(request), Role.MINER)
 
 
 def _polled(offer: Offer, claimed: Accepted) -> PolledOffer:

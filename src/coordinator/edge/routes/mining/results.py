@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from coordinator.domain.errors import Code
 from coordinator.domain.job import JobComplete
-from coordinator.edge.context import Context
+from coordinator.domain.messages import Principal
+from coordinator.edge.context import Context, EdgeContext
 from coordinator.edge.http.arrays import send_array, take_array
 from coordinator.edge.http.bodies import array_body, nothing_else, read_object
 from coordinator.edge.http.commands import with_session
@@ -44,10 +45,17 @@ async def complete_attempts(request: Request, context: Context, principal: Miner
     results = take_array(body, "results")
     own = {name: body.pop(name) for name in _SENDER if name in body}
     nothing_else(body)
+    said = await decide_results(request, context, principal, results, own)
+    return reply(said, said.position)
+
+
+async def decide_results(
+    request: Request, context: EdgeContext, principal: Principal, results: list[Any], own: dict[str, Any]
+) -> ArrayAnswer:
+    """Decide the results together; `own` may name their miner and session. Raises Refusal."""
     sender = await with_session(context, principal, own)
 
     def complete(fields: dict[str, Any]) -> dict[str, Any]:
         return {**sender, **fields}
 
-    said = await send_array(context, principal, JobComplete.topic, results, complete, request)
-    return reply(said, said.position)
+    return await send_array(context, principal, JobComplete.topic, results, complete, request)
