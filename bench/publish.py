@@ -104,11 +104,18 @@ def over_http(found: Document) -> str:
         [(mode, *(f"{f['requests'][name]:,.0f}" for name in names)) for mode, f in modes.items()],
     )
     whole = markdown(
-        ("mode", "jobs/s", "CPU µs/job", "p50 ms", "p99 ms", "submits/s by connections", "polls"),
+        ("mode", "requests a job", "jobs/s", "CPU µs/job", "p50 ms", "p99 ms"),
+        [
+            (mode, count, *headline(figures))
+            for mode, f in modes.items()
+            for count, figures in (("4", f), ("2", f["fewest_requests"]))
+        ],
+    )
+    others = markdown(
+        ("mode", "submits/s by connections", "polls"),
         [
             (
                 mode,
-                *headline(f),
                 ", ".join(
                     f"{n}: {s['per_second']:,.0f} ({s['coordinator_cpu_us']:,.0f} µs)"
                     for n, s in f["submits"].items()
@@ -121,7 +128,7 @@ def over_http(found: Document) -> str:
             for mode, f in modes.items()
         ],
     )
-    return f"{whole}\n\n{requests}"
+    return f"{whole}\n\n{others}\n\n{requests}"
 
 
 def levels(found: Document) -> str:
