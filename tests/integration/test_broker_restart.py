@@ -31,10 +31,10 @@ from coordinator.storage.log.mapping import encode
 from coordinator.wire.amqp.rpc import LINK_ERRORS, on_link
 from coordinator.wire.answers import Accepted, Answer
 from coordinator.wire.heartbeat import Heartbeat
-from coordinator.wire.offers import Offer
 from coordinator.wire.topology import COMMANDS_QUEUE
 from tests.harness.keys import SIGNER
 from tests.harness.metadata import STORED_METADATA
+from tests.harness.offers import an_offer
 from tests.harness.waiting import eventually
 
 SOON = 60.0
@@ -204,19 +204,6 @@ async def test_a_restart_in_the_middle_of_a_stream_of_commands(
     assert await ready(url, COMMANDS_QUEUE) == 0
 
 
-def offer() -> Offer:
-    return Offer(
-        job_id=uuid4(),
-        attempt=1,
-        service="checksum",
-        payload={},
-        payload_salt="00",
-        payload_digest="00",
-        timeout_seconds=60,
-        expires_at=1,
-    )
-
-
 async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitMQServer) -> None:
     """While the broker is away offers are reported as not arrived; a waiting poll gets one afterwards.
 
@@ -225,13 +212,13 @@ async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     queues, elsewhere = RabbitWorkQueues(broker, SIGNER), RabbitWorkQueues(broker, SIGNER)
     resets = asyncio.Event()
     queues.on_reset(resets.set)
-    await queues.publish("held", [[offer()]])
+    await queues.publish("held", [[an_offer()]])
     held = await queues.take("held", SOON)
     waiting = asyncio.create_task(queues.take("p", 2 * SOON))
     await asyncio.wait([waiting], timeout=0.2)
 
     await in_thread(breakable_rabbitmq.leave)
-    lost = [offer(), offer(), offer()]
+    lost = [an_offer(), an_offer(), an_offer()]
     assert lost == await elsewhere.publish("p", [lost[:2], lost[2:]])
     with pytest.raises(BrokerUnreachable):
         async with asyncio.timeout(SOON):
@@ -239,7 +226,7 @@ async def test_offers_over_a_restart(broker: Broker, breakable_rabbitmq: RabbitM
     await in_thread(breakable_rabbitmq.come_back)
     async with asyncio.timeout(SOON):
         await resets.wait()
-    published = offer()
+    published = an_offer()
 
     async def arrived() -> bool:
         return not await elsewhere.publish("p", [[published]])
@@ -265,7 +252,7 @@ async def test_polls_need_no_broker_beside_the_dispatcher(
     await asyncio.wait(polls, timeout=0.2)
 
     await in_thread(breakable_rabbitmq.leave)
-    offers = [offer() for _ in range(3)]
+    offers = [an_offer() for _ in range(3)]
     unsent = await queues.publish("p", [[each] for each in offers])
     taken = [await poll for poll in polls]
     assert offers[:2] == [each.offer for each in taken if each is not None]
@@ -296,7 +283,7 @@ async def test_a_work_queue_that_was_deleted(broker: Broker) -> None:
 
     await eventually(consumers)
     await channel.queue_delete("work.p")
-    published = offer()
+    published = an_offer()
     assert await elsewhere.publish("p", [[published]]) == []
 
     taken = await asyncio.wait_for(waiting, SOON)
@@ -389,7 +376,7 @@ async def test_quorum_queues_everywhere(url: str) -> None:
     await declare_topology(broker.connection, "quorum")
     queues = RabbitWorkQueues(broker, SIGNER, "quorum")
     await OnDemandQueues(broker).declare(control_queue("gpu", "quorum"))
-    published = offer()
+    published = an_offer()
 
     assert await queues.publish("p", [[published]]) == []
     taken = await queues.take("p", SOON)

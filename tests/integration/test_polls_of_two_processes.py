@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import aiormq
 import pytest
@@ -19,22 +19,10 @@ from coordinator.broker.topology import declare_topology
 from coordinator.dev.servers import RabbitMQServer
 from coordinator.wire.offers import Offer
 from tests.harness.keys import SIGNER
+from tests.harness.offers import an_offer
 from tests.harness.waiting import eventually
 
 SOON = 60.0
-
-
-def offer() -> Offer:
-    return Offer(
-        job_id=uuid4(),
-        attempt=1,
-        service="checksum",
-        payload={},
-        payload_salt="00" * 16,
-        payload_digest="00" * 32,
-        timeout_seconds=60,
-        expires_at=1_800_000_000_000,
-    )
 
 
 class Process:
@@ -109,7 +97,7 @@ async def test_a_poll_at_another_process_gets_its_offer(leader: Process, other: 
     for _ in range(3):
         polling = asyncio.create_task(take(other))
         await asyncio.wait([polling], timeout=0.2)
-        published = offer()
+        published = an_offer()
         assert await leader.queues.publish("p", [[published]]) == []
         taken = await asyncio.wait_for(polling, SOON)
         assert published == taken.offer
@@ -127,7 +115,7 @@ async def test_polls_of_all_processes_get_their_part(
     published = set()
 
     async def both_have_some() -> bool:
-        one = offer()
+        one = an_offer()
         published.add(one.job_id)
         assert await leader.queues.publish("p", [[one]]) == []
         return bool(leader.got and other.got)
@@ -154,7 +142,7 @@ async def test_a_miner_over_amqp_does_not_starve_beside_polls(
         leader.park(4)
 
         async def miner_has_one() -> bool:
-            assert await leader.queues.publish("p", [[offer()]]) == []
+            assert await leader.queues.publish("p", [[an_offer()]]) == []
             return got.is_set()
 
         await eventually(miner_has_one, "the miner has one", tolerate=False)
@@ -166,7 +154,7 @@ async def test_an_offer_whose_poll_has_gone(leader: Process, other: Process) -> 
     """It goes to the next poll that waits here; without one, to a poll at another process."""
     first, second = [asyncio.create_task(take(leader)) for _ in range(2)]
     await asyncio.wait([first, second], timeout=0.2)
-    published = offer()
+    published = an_offer()
     assert await leader.queues.publish("p", [[published]]) == []
     await (await asyncio.wait_for(first, SOON)).back()
     again = await asyncio.wait_for(second, SOON)
@@ -186,7 +174,7 @@ async def test_a_stop_gives_spare_offers_back(
     monkeypatch.setattr(handover, "SPARE_SECONDS", SOON)
     polling = asyncio.create_task(take(leader))
     await asyncio.wait([polling], timeout=0.2)
-    bundle = [offer() for _ in range(3)]
+    bundle = [an_offer() for _ in range(3)]
     assert await leader.queues.publish("p", [bundle]) == []
     taken = await asyncio.wait_for(polling, SOON)
     assert bundle[0] == taken.offer
@@ -218,7 +206,7 @@ async def test_polls_that_are_parked_while_the_broker_is_killed(
         unsent: list[Offer] = []
 
         async def all_get_some() -> bool:
-            unsent.extend(await leader.queues.publish("p", [[offer()]]))
+            unsent.extend(await leader.queues.publish("p", [[an_offer()]]))
             return bool(leader.got and other.got)
 
         await eventually(all_get_some, "both get offers")

@@ -20,6 +20,7 @@ from coordinator.broker.polls.queue_belief import SIT_SECONDS, QueueBelief
 from coordinator.wire.offers import Offer
 from coordinator.wire.signed_messages import OFFER_MS, offer_for
 from tests.harness.keys import SIGNER
+from tests.harness.offers import an_offer
 
 
 class Moments:
@@ -62,22 +63,9 @@ def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return asyncio.get_running_loop().create_task(work)
 
 
-def an_offer(number: int) -> Offer:
-    return Offer(
-        job_id=UUID(int=number),
-        attempt=1,
-        service="checksum",
-        payload={},
-        payload_salt="00" * 16,
-        payload_digest="a" * 64,
-        timeout_seconds=60,
-        expires_at=1,
-    )
-
-
 def bundles(*sizes: int) -> list[list[Offer]]:
     numbers = iter(range(1, sum(sizes) + 1))
-    return [[an_offer(next(numbers)) for _ in range(size)] for size in sizes]
+    return [[an_offer(job_id=UUID(int=next(numbers))) for _ in range(size)] for size in sizes]
 
 
 def numbers(offers: Sequence[Offer]) -> list[int]:
@@ -325,7 +313,7 @@ async def test_a_consumer_serves_one_poll_after_the_other(profile: Profile, mome
     for number in range(1, 6):
         waiter = profile.poll()
         await moments.go()
-        await profile.link.deliver([an_offer(number)])
+        await profile.link.deliver([an_offer(job_id=UUID(int=number))])
         assert number == number_of(waiter)
         await taken_by(waiter).done()
         await moments.go(EXCESS_SECONDS / 10)
