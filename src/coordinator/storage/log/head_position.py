@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from threading import Condition, Lock
-from time import monotonic
 
 
 class HeadPosition:
