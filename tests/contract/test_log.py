@@ -417,6 +417,19 @@ def test_wait_sees_other_processes(shared: Logs) -> None:
     assert process.returncode == 0
 
 
+def test_events_between_two_waits(logs: Logs) -> None:
+    """What others append while nobody waits is there for the next wait."""
+    log, other = logs(), logs()
+    assert not log.wait(0, 0)
+    with waiting(log, 0) as woken:
+        other.append([new(uuid4())])
+        assert woken[0].result(PATIENCE)
+    before = other.head()
+    for _ in range(3):
+        other.append([new(uuid4())])
+    assert log.wait(before, PATIENCE)
+
+
 def test_close_wakes(logs: Logs) -> None:
     """Closing the only log ends the waiting on it, for good."""
     log = logs()

@@ -128,7 +128,10 @@ class RabbitEventSink:
     async def publish(self, events: Sequence[Recorded]) -> None:
         """Raises PublishFailed unless the broker confirmed every array."""
         arrays = list(arrays_of(events))
-        outcomes = await asyncio.gather(*(self._send(array) for array in arrays))
+        if len(arrays) == 1:  # the events of a lone command need no task of their own
+            outcomes = [await self._send(arrays[0])]
+        else:
+            outcomes = await asyncio.gather(*(self._send(array) for array in arrays))
         failed = outcomes.count(False)
         if failed:
             raise PublishFailed(f"RabbitMQ did not confirm {failed} of {len(arrays)} arrays of events")

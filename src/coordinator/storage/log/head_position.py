@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Condition
-from time import monotonic
+from threading import Condition, Lock
 
 
 class HeadPosition:
@@ -12,7 +11,10 @@ class HeadPosition:
     def __init__(self) -> None:
         self._position = 0
         self._closed = False
-        self._changed = Condition()
+        self._waiting = 0
+        lock = Lock()
+        self._changed = Condition(lock)
+        self._awaited = Condition(lock)
 
     def moved(self, position: int) -> None:
         """Note that the log reaches at least `position`."""
@@ -23,14 +25,21 @@ class HeadPosition:
 
     def wait(self, after: int, timeout: float) -> bool:
         """Whether the log goes beyond `after`; waits up to `timeout` seconds for it."""
-        deadline = monotonic() + timeout
         with self._changed:
-            while self._position <= after:
-                remaining = deadline - monotonic()
-                if self._closed or remaining <= 0:
-                    return False
-                self._changed.wait(remaining)
-            return True
+            if self._position > after:
+                return True
+            self._waiting += 1
+            self._awaited.notify_all()
+            try:
+                self._changed.wait_for(lambda: self._position > after or self._closed, timeout)
+            finally:
+                self._waiting -= 1
+            return self._position > after
+
+    def wait_until_awaited(self, timeout: float) -> bool:
+        """Whether a thread waits for the position to move, or all was closed; waits for it as well."""
+        with self._awaited:
+            return self._awaited.wait_for(lambda: self._waiting > 0 or self._closed, timeout)
 
     @property
     def closed(self) -> bool:
@@ -41,3 +50,4 @@ class HeadPosition:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._awaited.notify_all()

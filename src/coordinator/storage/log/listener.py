@@ -2,6 +2,9 @@
 
 LISTEN alone has gaps (before it started, while its connection was lost). So the thread reads the head
 position after every LISTEN and every poll period, and starts over when the connection fails.
+
+Each commit of this process notifies it as well. Its own commits are known to it, so it leaves notifications
+unread while nobody waits for them: otherwise each commit would wake one more thread.
 """
 
 from __future__ import annotations
@@ -78,7 +81,12 @@ class Listener:
                     self._head.moved(row[0])
                 # Drain before waiting: a notification may have come with the answer above.
                 ask = self._drain(connection)
-                if not ask and not selector.select(POLL_SECONDS):
+                if ask:
+                    continue
+                if selector.select(POLL_SECONDS):
+                    # For a bounded time: the server keeps the notifications that we do not read.
+                    self._head.wait_until_awaited(POLL_SECONDS)
+                else:
                     ask = True
 
     def _drain(self, connection: psycopg.Connection) -> bool:
