@@ -208,6 +208,25 @@ async def test_a_poll_that_waits_is_a_heartbeat(edge: Bench) -> None:
     assert len(polls) == 0
 
 
+async def test_a_poll_that_need_not_wait_is_a_heartbeat_as_well(edge: Bench) -> None:
+    """A busy miner's polls are answered at once, and their sessions are noted all the same, once."""
+    seen: list[set[ParkedSession]] = []
+
+    async def note(sessions: Collection[ParkedSession]) -> None:
+        seen.append(set(sessions))
+
+    session = await edge.register()
+    bench = edge.again(seen=note, limits=EdgeLimits(parked_seconds=0.01))
+    await bench.submit(bench.alice)
+    offer = await bench.poll()
+    result = {"job_id": offer["job_id"], **bench.signed_result(offer, {"n": 1}, "rig", session["session_id"])}
+    await eventually(lambda: len(seen) == 1, "the poll was noted")
+    turn = await bench.rig.post("/v1/miners/poll", json={"max_wait_seconds": 0, "results": [result]})
+    assert turn.json()["answers"][0]["status"] == "accepted"
+    await eventually(lambda: len(seen) == 2, "the poll with a result was noted")
+    assert seen == 2 * [{ParkedSession("rig", session["session_id"])}]
+
+
 async def test_polls_that_wait_are_answered_when_their_miner_changes(edge: Bench) -> None:
     """A new session ends the polls of the old one, and a drain those of the present one."""
     polls = edge.app.state.context.parked_polls

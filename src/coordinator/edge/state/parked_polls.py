@@ -40,6 +40,8 @@ class ParkedPolls:
         self._deadlines = Deadlines(end_wait)
         self._miners: dict[str, dict[Waiter, ParkedSession]] = {}
         """The polls that wait, by miner."""
+        self._polled: set[ParkedSession] = set()
+        """The sessions of polls that came since signs of life were noted: not all of them had to wait."""
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -63,6 +65,12 @@ class ParkedPolls:
         for waiter in self._miners.get(miner_id, ()):
             end_wait(waiter)
 
+    def note(self, session: ParkedSession) -> None:
+        """A poll of this session came, which is a sign of life."""
+        self._polled.add(session)
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_noting(), name="parked-polls")
+
     async def take(
         self,
         queues: WorkQueues,
@@ -77,6 +85,7 @@ class ParkedPolls:
         """
         if self._stopped:
             return None
+        self.note(session)
         loop = asyncio.get_running_loop()
         waiter: Waiter = loop.create_future()
         polls = self._miners.setdefault(session.miner_id, {})
@@ -87,8 +96,6 @@ class ParkedPolls:
             tick = self._deadlines.add(waiter, seconds)
         else:
             loop.call_soon(end_wait, waiter)  # an offer that is at hand comes before
-        if self._task is None:
-            self._task = asyncio.create_task(self._keep_noting(), name="parked-polls")
         watch(lambda: end_wait(waiter))
         try:
             return await take_offer(queues, profile, waiter)
@@ -103,10 +110,11 @@ class ParkedPolls:
         try:
             while True:
                 await asyncio.sleep(self._seconds)
-                if not self._miners:
+                polled, self._polled = self._polled, set()
+                if not polled and not self._miners:
                     return
                 try:
-                    await self._seen({s for polls in self._miners.values() for s in polls.values()})
+                    await self._seen(polled.union(*(polls.values() for polls in self._miners.values())))
                 except LogUnavailable:
                     pass  # silence does not count meanwhile
                 except Exception:

@@ -74,7 +74,7 @@ class Poll(BaseModel):
     summary="Wait for work",
     description="Answers as soon as there is a job, which is then claimed for the miner; 204 if none came. "
     "`payload_blob` stands for a large payload: fetch it from the job's blobs. With `max_offers` the answer "
-    "has `offers`, all that need no further wait. A poll that waits is a heartbeat of its session. "
+    "has `offers`, all that need no further wait. A poll is a heartbeat of its session. "
     "With `results`, as in `/v1/miners/results`, it hands these in first: the answer is 200 with `answers`, "
     "and with `offers`, which is empty if no job came in time, or if a result was refused. Repeat it until "
     "it is answered.",
@@ -137,6 +137,7 @@ async def _claim_next(
     seconds = asked.max_wait_seconds
     if decided is not None and any(answer["status"] != "accepted" for answer in decided.answers):
         seconds = 0
+    context.parked_polls.note(ParkedSession(miner_id, session.session_id))
     claimed: list[tuple[Offer, Accepted]] = []
     async with client_of(request) as client:
         if decided is not None and context.keyring.holds(_grant(request)) and not client.gone:
