@@ -33,7 +33,7 @@ from coordinator.domain.miner import (
 )
 from coordinator.domain.standing import StandingEvent, is_standing_event
 from coordinator.projections.derived.port import StoredRows, compare
-from coordinator.projections.derived.standings import Holder, Standings
+from coordinator.projections.derived.standings import Standings
 
 OPEN, CLASSES, SESSIONS, STANDINGS = "open_work", "work_classes", "work_sessions", "standings"
 
@@ -56,7 +56,8 @@ class OpenWorkTables:
 
     def __init__(self) -> None:
         self._open: dict[str, QueuedWork] = {}
-        self._holders: dict[str, Holder] = {}
+        self._starts: dict[str, JobStarted] = {}
+        """By running job: the start of its attempt, which names its holder."""
         self._classes: dict[str, tuple[str, Needs]] = {}
         """Service and needs of each class that the log names."""
         self._sessions: dict[str, dict[str, Any]] = {}
@@ -102,8 +103,8 @@ class OpenWorkTables:
     def _rows(self) -> dict[str, Row]:
         rows: dict[str, Row] = {}
         for job_id, work in self._open.items():
-            holder = self._holders.get(job_id)
-            held = (None, None) if holder is None else (holder.miner_id, holder.session_id)
+            start = self._starts.get(job_id)
+            held = (None, None) if start is None else (start.miner_id, start.session_id)
             rows[job_id] = {**work._asdict(), "miner_id": held[0], "session_id": held[1]}
         return rows
 
@@ -139,13 +140,13 @@ class OpenWorkTables:
                     needs = Needs(**dict(event.constraints), list_price=event.list_price, unit=event.unit)
                     self._classes[event.job_class] = (event.service, needs)
             case JobStarted():
-                self._holders[job_id] = Holder(event.miner_id, event.session_id, event.at)
+                self._starts[job_id] = event
             case JobCompleted():
                 self._standings.note_completed(event, *self._end(job_id))
             case JobRequeued():
                 work = self._open[job_id]
                 self._open[job_id] = work._replace(attempt=event.attempt, position=recorded.position)
-                self._holders.pop(job_id, None)
+                self._starts.pop(job_id, None)
             case JobAttemptEnded():
                 outcome = "too_slow" if event.error_code == "TOO_SLOW" else event.outcome
                 work = self._open[job_id]
@@ -157,9 +158,9 @@ class OpenWorkTables:
             case _:
                 assert_never(event)
 
-    def _end(self, job_id: str) -> tuple[QueuedWork | None, Holder | None]:
-        """Remove a job that is final; returns its work and its holder, unless it ended before."""
-        return self._open.pop(job_id, None), self._holders.pop(job_id, None)
+    def _end(self, job_id: str) -> tuple[QueuedWork | None, JobStarted | None]:
+        """Remove a job that is final; returns its work, and the start of its attempt if it was running."""
+        return self._open.pop(job_id, None), self._starts.pop(job_id, None)
 
     def _take_miner(self, event: MinerEvent) -> None:
         match event:

@@ -8,14 +8,14 @@ one before, and a comparison looks at the columns that follow from events alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.application.dispatch.fleet import Fleet, Session
 from coordinator.application.dispatch.judge import Judge
 from coordinator.application.dispatch.standing import Standing
 from coordinator.application.ports import Row
-from coordinator.domain.job import JobAttemptEnded, JobCompleted
+from coordinator.domain.job import JobAttemptEnded, JobCompleted, JobStarted
 from coordinator.domain.miner import (
     MinerDrained,
     MinerEvent,
@@ -30,15 +30,6 @@ FROM_EVENTS = ("completed", "failed", "lost", "too_slow", "quarantine")
 """The columns that follow from events alone."""
 
 
-class Holder(NamedTuple):
-    """The miner that holds a job."""
-
-    miner_id: str
-    session_id: str
-    started_at: int
-    """Unix milliseconds."""
-
-
 class Standings:
     """See the module."""
 
@@ -47,11 +38,11 @@ class Standings:
         self._changed: dict[tuple[str, str], Standing] = {}
         self._judge = Judge(self._fleet, self._note_changed)
 
-    def note_completed(self, event: JobCompleted, work: QueuedWork | None, holder: Holder | None) -> None:
-        """`work` and `holder` are those before the event."""
-        if work is not None and holder is not None:
-            standing = self._judge.of(holder.miner_id, work.service)
-            self._judge.note_completed(standing, work, event.at - holder.started_at, event.at / 1000)
+    def note_completed(self, event: JobCompleted, work: QueuedWork | None, start: JobStarted | None) -> None:
+        """`work` and `start`, that of its attempt, are those before the event."""
+        if work is not None and start is not None:
+            standing = self._judge.of(start.miner_id, work.service)
+            self._judge.note_completed(standing, work, event.at - start.at, event.at / 1000)
 
     def note_ended(self, event: JobAttemptEnded, outcome: str, work: QueuedWork) -> None:
         """An attempt ended without a result; `work` names it among the tried ones."""
