@@ -19,6 +19,7 @@ from coordinator.domain.job import (
     is_job_event,
     state_after,
 )
+from coordinator.domain.matching.needs import Constraints
 
 TABLE = "jobs"
 KEY = "job_id"
@@ -49,7 +50,7 @@ def _change(recorded: Recorded, event: JobEvent) -> dict[str, Any]:
                 "client": event.client,
                 "service": event.service,
                 "service_version": event.service_version,
-                "constraints_json": event.constraints.model_dump_json(exclude_defaults=True),
+                "constraints_json": _dumped(event.constraints),
                 "priority": event.priority,
                 "attempt": 1,
                 "max_attempts": event.max_attempts,
@@ -68,8 +69,6 @@ def _change(recorded: Recorded, event: JobEvent) -> dict[str, Any]:
             }
         case JobStarted():
             return {"attempt": event.attempt, "miner_id": event.miner_id, "started_at": event.at}
-        case JobRequeued():
-            return {"attempt": event.attempt, "miner_id": None, "started_at": None}
         case JobCompleted():
             return {
                 "finished_at": event.at,
@@ -77,6 +76,8 @@ def _change(recorded: Recorded, event: JobEvent) -> dict[str, Any]:
                 "units": event.units,
                 "price": event.price,
             }
+        case JobRequeued():
+            return {"attempt": event.attempt, "miner_id": None, "started_at": None}
         case JobFailed() | JobExpired():
             error = error_of(event)
             return {"finished_at": event.at, "error_code": error.code, "error_message": error.message}
@@ -87,3 +88,8 @@ def _change(recorded: Recorded, event: JobEvent) -> dict[str, Any]:
             return {}
         case _:
             assert_never(event)
+
+
+def _dumped(constraints: Constraints) -> str:
+    # The serializer itself instead of model_dump_json: half the time.
+    return constraints.__pydantic_serializer__.to_json(constraints, exclude_defaults=True).decode()

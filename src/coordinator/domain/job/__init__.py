@@ -28,6 +28,7 @@ from coordinator.domain.job.contexts import (
 from coordinator.domain.job.decide import check_result, decide, no_service
 from coordinator.domain.job.events import (
     FINAL_STATES,
+    FinalEvent,
     JobAttemptEnded,
     JobCanceled,
     JobCompleted,
@@ -81,6 +82,7 @@ __all__ = [
     "EndedAttempt",
     "Expired",
     "Failed",
+    "FinalEvent",
     "JobAttemptEnded",
     "JobCancel",
     "JobCanceled",

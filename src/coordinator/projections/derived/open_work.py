@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, assert_never
+from typing import Any, ClassVar, assert_never, get_args
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.application.dispatch.retries import add_try
@@ -22,6 +22,7 @@ from coordinator.domain.job import (
     is_job_event,
 )
 from coordinator.domain.matching.needs import Needs
+from coordinator.domain.messages import Event
 from coordinator.domain.miner import (
     MinerDrained,
     MinerEvent,
@@ -30,8 +31,9 @@ from coordinator.domain.miner import (
     MinerRegistered,
     is_miner_event,
 )
+from coordinator.domain.standing import StandingEvent, is_standing_event
 from coordinator.projections.derived.port import StoredRows, compare
-from coordinator.projections.derived.standings import Holder, Standings
+from coordinator.projections.derived.standings import Standings
 
 OPEN, CLASSES, SESSIONS, STANDINGS = "open_work", "work_classes", "work_sessions", "standings"
 
@@ -40,6 +42,11 @@ class OpenWorkTables:
     """See the module. Memory grows with the open jobs and the miners."""
 
     follower: ClassVar[str] = "dispatcher"
+    events: ClassVar[tuple[type[Event], ...]] = (
+        *get_args(JobEvent),
+        *get_args(MinerEvent),
+        *get_args(StandingEvent),
+    )
     statements: ClassVar[Mapping[str, str]] = {
         OPEN: "derived_open_work",
         CLASSES: "derived_work_classes",
@@ -49,7 +56,8 @@ class OpenWorkTables:
 
     def __init__(self) -> None:
         self._open: dict[str, QueuedWork] = {}
-        self._holders: dict[str, Holder] = {}
+        self._starts: dict[str, JobStarted] = {}
+        """By running job: the start of its attempt, which names its holder."""
         self._classes: dict[str, tuple[str, Needs]] = {}
         """Service and needs of each class that the log names."""
         self._sessions: dict[str, dict[str, Any]] = {}
@@ -58,13 +66,12 @@ class OpenWorkTables:
     def take(self, recorded: Recorded) -> None:
         event = recorded.event
         if is_job_event(event):
-            job_id = recorded.key
-            self._standings.note_job(event, self._open.get(job_id), self._holders.get(job_id))
             self._take_job(recorded, event)
-        else:
-            if is_miner_event(event):
-                self._take_miner(event)
-            self._standings.note_other(event)
+        elif is_miner_event(event):
+            self._take_miner(event)
+            self._standings.note_miner(event)
+        elif is_standing_event(event):
+            self._standings.note_quarantine(event)
 
     def key_of(self, table: str, row: Mapping[str, Any]) -> str:
         match table:
@@ -96,8 +103,8 @@ class OpenWorkTables:
     def _rows(self) -> dict[str, Row]:
         rows: dict[str, Row] = {}
         for job_id, work in self._open.items():
-            holder = self._holders.get(job_id)
-            held = (None, None) if holder is None else (holder.miner_id, holder.session_id)
+            start = self._starts.get(job_id)
+            held = (None, None) if start is None else (start.miner_id, start.session_id)
             rows[job_id] = {**work._asdict(), "miner_id": held[0], "session_id": held[1]}
         return rows
 
@@ -133,20 +140,27 @@ class OpenWorkTables:
                     needs = Needs(**dict(event.constraints), list_price=event.list_price, unit=event.unit)
                     self._classes[event.job_class] = (event.service, needs)
             case JobStarted():
-                self._holders[job_id] = Holder(event.miner_id, event.session_id, event.at)
+                self._starts[job_id] = event
+            case JobCompleted():
+                self._standings.note_completed(event, *self._end(job_id))
             case JobRequeued():
                 work = self._open[job_id]
                 self._open[job_id] = work._replace(attempt=event.attempt, position=recorded.position)
-                self._holders.pop(job_id, None)
+                self._starts.pop(job_id, None)
             case JobAttemptEnded():
                 outcome = "too_slow" if event.error_code == "TOO_SLOW" else event.outcome
                 work = self._open[job_id]
-                self._open[job_id] = work._replace(tried=add_try(work.tried, outcome, event.miner_id))
-            case JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
-                self._open.pop(job_id, None)
-                self._holders.pop(job_id, None)
+                tried = work._replace(tried=add_try(work.tried, outcome, event.miner_id))
+                self._open[job_id] = tried
+                self._standings.note_ended(event, outcome, tried)
+            case JobFailed() | JobCanceled() | JobExpired():
+                self._standings.note_no_verdict(self._end(job_id)[0])
             case _:
                 assert_never(event)
+
+    def _end(self, job_id: str) -> tuple[QueuedWork | None, JobStarted | None]:
+        """Remove a job that is final; returns its work, and the start of its attempt if it was running."""
+        return self._open.pop(job_id, None), self._starts.pop(job_id, None)
 
     def _take_miner(self, event: MinerEvent) -> None:
         match event:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 from coordinator.application.ports import Recorded, Tables
+from coordinator.domain.messages import Event
 
 StoredRows = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """By table and key, as they were read in one moment."""
@@ -16,11 +17,13 @@ class DerivedTables(Protocol):
 
     follower: ClassVar[str]
     """Its position, up to which the tables follow from the log."""
+    events: ClassVar[tuple[type[Event], ...]]
+    """The events that change the tables."""
     statements: ClassVar[Mapping[str, str]]
     """By table: the statement that reads all its rows."""
 
     def take(self, recorded: Recorded) -> None:
-        """Fold one event more."""
+        """Fold one event more, which is one of `events`."""
 
     def key_of(self, table: str, row: Mapping[str, Any]) -> str:
         """The key of a stored row."""

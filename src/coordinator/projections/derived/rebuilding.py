@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from coordinator.application.ports import Database, EventLog, Recorded
+from coordinator.domain.registry import EVENTS
 from coordinator.projections import projector
 from coordinator.projections.derived.open_work import OpenWorkTables
 from coordinator.projections.derived.port import DerivedTables, StoredRows
@@ -50,12 +51,12 @@ def rebuild_all(
     `heartbeat_timeout`: seconds, the length of the leases from now on. `progress(position, head)`.
     """
     folds = _all_tables(event_log, now, heartbeat_timeout)
-    folding = [fold for fold in folds if not isinstance(fold, TreeTables)]  # nothing is written of the tree
+    take = _takes(
+        [fold for fold in folds if not isinstance(fold, TreeTables)]
+    )  # nothing is written of the tree
     with database.transaction() as tables:
         before = {fold.follower: tables.position(fold.follower) for fold in folds}
-        count, head = projector.rebuild_in(
-            tables, event_log, progress, lambda events: _take_all(folding, events)
-        )
+        count, head = projector.rebuild_in(tables, event_log, progress, take)
         for fold in folds:
             is_unused = isinstance(fold, SettlementTables) and not fold.any_money
             if is_unused and not before[fold.follower]:
@@ -83,18 +84,25 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
                 for table, statement in fold.statements.items()
             }
     last = max(positions.values())
+    taking = [(positions[fold.follower], _takes([fold])) for fold in folds]
     for events in projector.read_ahead(event_log):
-        for fold in folds:
-            upto = positions[fold.follower]
-            _take_all([fold], [recorded for recorded in events if recorded.position <= upto])
+        for upto, take in taking:
+            take([recorded for recorded in events if recorded.position <= upto])
         if events[-1].position >= last:
             break
     for fold in folds:
         yield from fold.differences(stored[fold.follower])
 
 
-def _take_all(folds: Sequence[DerivedTables], events: Sequence[Recorded]) -> None:
-    for fold in folds:
-        take = fold.take
+def _takes(folds: Sequence[DerivedTables]) -> Callable[[Iterable[Recorded]], None]:
+    """A function that passes each event to the folds that it concerns, which are few for most events."""
+    of_type = {
+        event: [fold.take for fold in folds if issubclass(event, fold.events)] for event in EVENTS.values()
+    }
+
+    def take_all(events: Iterable[Recorded]) -> None:
         for recorded in events:
-            take(recorded)
+            for take in of_type[type(recorded.event)]:
+                take(recorded)
+
+    return take_all

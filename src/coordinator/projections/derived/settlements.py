@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from coordinator.application.ports import Recorded, Tables
 from coordinator.crypto.settlement import payment_leaf
-from coordinator.domain.account import Account, AccountState, PaymentBilled, PaymentsSettled, is_account_event
+from coordinator.domain.account import (
+    Account,
+    AccountEvent,
+    AccountState,
+    PaymentBilled,
+    PaymentsSettled,
+    is_account_event,
+)
 from coordinator.domain.decision import EVOLVE
+from coordinator.domain.messages import Event
 from coordinator.domain.settlement import (
     Settlement,
     SettlementClosed,
@@ -35,6 +43,12 @@ class SettlementTables:
     """See the module. Batches and accounts are those that the domain folds."""
 
     follower: ClassVar[str] = "settlements"
+    events: ClassVar[tuple[type[Event], ...]] = (
+        *get_args(AccountEvent),
+        PaymentsSettled,
+        PaymentBilled,
+        *get_args(SettlementEvent),
+    )
     statements: ClassVar[Mapping[str, str]] = {table: f"derived_{table}" for table in _KEYS}
 
     def __init__(self) -> None:

@@ -8,48 +8,26 @@ one before, and a comparison looks at the columns that follow from events alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 from coordinator.application.dispatch.fair_queue import QueuedWork
 from coordinator.application.dispatch.fleet import Fleet, Session
 from coordinator.application.dispatch.judge import Judge
-from coordinator.application.dispatch.retries import add_try
 from coordinator.application.dispatch.standing import Standing
 from coordinator.application.ports import Row
-from coordinator.domain.job import (
-    JobAttemptEnded,
-    JobCanceled,
-    JobCompleted,
-    JobEvent,
-    JobExpired,
-    JobFailed,
-    JobRequeued,
-    JobStarted,
-    JobSubmitted,
-)
-from coordinator.domain.messages import Event
+from coordinator.domain.job import JobAttemptEnded, JobCompleted, JobStarted
 from coordinator.domain.miner import (
     MinerDrained,
     MinerEvent,
     MinerLeft,
     MinerLost,
     MinerRegistered,
-    is_miner_event,
 )
-from coordinator.domain.standing import is_standing_event
+from coordinator.domain.standing import StandingEvent
 from coordinator.projections.derived.port import compare
 
 FROM_EVENTS = ("completed", "failed", "lost", "too_slow", "quarantine")
 """The columns that follow from events alone."""
-
-
-class Holder(NamedTuple):
-    """The miner that holds a job."""
-
-    miner_id: str
-    session_id: str
-    started_at: int
-    """Unix milliseconds."""
 
 
 class Standings:
@@ -60,33 +38,38 @@ class Standings:
         self._changed: dict[tuple[str, str], Standing] = {}
         self._judge = Judge(self._fleet, self._note_changed)
 
-    def note_job(self, event: JobEvent, work: QueuedWork | None, holder: Holder | None) -> None:
-        """`work` and `holder` are those before the event."""
-        now = event.at / 1000
+    def note_completed(self, event: JobCompleted, work: QueuedWork | None, start: JobStarted | None) -> None:
+        """`work` and `start`, that of its attempt, are those before the event."""
+        if work is not None and start is not None:
+            standing = self._judge.of(start.miner_id, work.service)
+            self._judge.note_completed(standing, work, event.at - start.at, event.at / 1000)
+
+    def note_ended(self, event: JobAttemptEnded, outcome: str, work: QueuedWork) -> None:
+        """An attempt ended without a result; `work` names it among the tried ones."""
+        self._judge.note_ended(event.miner_id, outcome, work, event.at / 1000)
+
+    def note_no_verdict(self, work: QueuedWork | None) -> None:
+        """The job is final without a result; `work` is that before the event."""
+        if work is not None:
+            self._judge.note_no_verdict(work)
+
+    def note_quarantine(self, event: StandingEvent) -> None:
+        """A quarantine begins or ends."""
+        self._judge.note_event(event, event.at / 1000)
+
+    def note_miner(self, event: MinerEvent) -> None:
+        """A miner's event says how many slots there are."""
         match event:
-            case JobSubmitted() | JobStarted() | JobRequeued():
-                pass  # no outcome; the most frequent ones
-            case JobAttemptEnded():
-                if work is not None:
-                    outcome = "too_slow" if event.error_code == "TOO_SLOW" else event.outcome
-                    tried = work._replace(tried=add_try(work.tried, outcome, event.miner_id))
-                    self._judge.note_ended(event.miner_id, outcome, tried, now)
-            case JobCompleted():
-                if work is not None and holder is not None:
-                    standing = self._judge.of(holder.miner_id, work.service)
-                    self._judge.note_completed(standing, work, event.at - holder.started_at, now)
-            case JobFailed() | JobCanceled() | JobExpired():
-                if work is not None:
-                    self._judge.note_no_verdict(work)
+            case MinerRegistered():
+                session = Session(event.miner_id, event.session_id, event.concurrency, "ONLINE")
+                self._fleet.register(event.profile, event.capabilities, session)
+            case MinerDrained():
+                self._fleet.drain(event.miner_id)
+            case MinerLeft() | MinerLost():
+                self._fleet.end(event.miner_id)
+                self._fleet.forget_idle()
             case _:
                 assert_never(event)
-
-    def note_other(self, event: Event) -> None:
-        """A miner's event says how many slots there are; a standing's, that a quarantine begins or ends."""
-        if is_standing_event(event):
-            self._judge.note_event(event, event.at / 1000)
-        elif is_miner_event(event):
-            self._note_miner(event)
 
     def key_of(self, row: Mapping[str, Any]) -> str:
         return f"{row['principal']}/{row['service']}"
@@ -106,16 +89,3 @@ class Standings:
 
     def _note_changed(self, standing: Standing) -> None:
         self._changed[standing.principal, standing.service] = standing
-
-    def _note_miner(self, event: MinerEvent) -> None:
-        match event:
-            case MinerRegistered():
-                session = Session(event.miner_id, event.session_id, event.concurrency, "ONLINE")
-                self._fleet.register(event.profile, event.capabilities, session)
-            case MinerDrained():
-                self._fleet.drain(event.miner_id)
-            case MinerLeft() | MinerLost():
-                self._fleet.end(event.miner_id)
-                self._fleet.forget_idle()
-            case _:
-                assert_never(event)

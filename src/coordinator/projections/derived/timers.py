@@ -7,7 +7,7 @@ from its own moment on, as a start does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, assert_never
+from typing import Any, ClassVar, assert_never, get_args
 
 from coordinator.application.ports import Recorded, Row, Tables
 from coordinator.domain.job import (
@@ -22,6 +22,7 @@ from coordinator.domain.job import (
     JobSubmitted,
     is_job_event,
 )
+from coordinator.domain.messages import Event
 from coordinator.domain.miner import (
     MinerDrained,
     MinerEvent,
@@ -39,6 +40,7 @@ class TimerTables:
     """See the module."""
 
     follower: ClassVar[str] = "timers"
+    events: ClassVar[tuple[type[Event], ...]] = (*get_args(JobEvent), *get_args(MinerEvent))
     statements: ClassVar[Mapping[str, str]] = {
         LEASES: "derived_leases",
         SESSIONS: "derived_live_sessions",
@@ -83,12 +85,12 @@ class TimerTables:
     def _take_job(self, recorded: Recorded, event: JobEvent) -> None:
         job_id = recorded.key
         match event:
-            case JobStarted():
-                self._running[job_id] = recorded, event
-            case JobAttemptEnded() | JobCompleted() | JobFailed() | JobCanceled() | JobExpired():
-                self._running.pop(job_id, None)
             case JobSubmitted() | JobRequeued():
                 pass  # a queued job has no lease
+            case JobStarted():
+                self._running[job_id] = recorded, event
+            case JobCompleted() | JobAttemptEnded() | JobFailed() | JobCanceled() | JobExpired():
+                self._running.pop(job_id, None)
             case _:
                 assert_never(event)
 

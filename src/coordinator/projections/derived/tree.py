@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from coordinator.application.ports import Recorded, Row, Tables
 from coordinator.application.proof.leaves import leaf_hashes
 from coordinator.application.proof.tree import StoredTree
+from coordinator.domain.messages import Event
 from coordinator.projections.derived.port import StoredRows, compare
 
 TILES = "merkle_tiles"
@@ -18,6 +19,7 @@ class TreeTables:
     """See the module. Memory grows with the log: 40 bytes an event."""
 
     follower: ClassVar[str] = "notary"
+    events: ClassVar[tuple[type[Event], ...]] = (Event,)
     statements: ClassVar[Mapping[str, str]] = {TILES: "derived_tiles"}
 
     def __init__(self) -> None:

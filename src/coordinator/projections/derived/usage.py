@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from coordinator.application.ports import EventLog, Recorded, Row, Tables
 from coordinator.domain.content import ContentErased
 from coordinator.domain.job import JobCompleted, JobSubmitted
+from coordinator.domain.messages import Event
 from coordinator.projections.derived.port import StoredRows, compare
 
 ERASED, USAGE = "erased_content", "quota_usage"
@@ -22,6 +23,7 @@ class ErasureTables:
     """What the log says is erased."""
 
     follower: ClassVar[str] = "eraser"
+    events: ClassVar[tuple[type[Event], ...]] = (ContentErased,)
     statements: ClassVar[Mapping[str, str]] = {ERASED: "derived_erased_content"}
 
     def __init__(self, event_log: EventLog) -> None:
@@ -65,6 +67,7 @@ class UsageTables:
     """The stored bytes of each name; those of its uploads follow from the owners' table."""
 
     follower: ClassVar[str] = "usage"
+    events: ClassVar[tuple[type[Event], ...]] = (JobSubmitted, JobCompleted)
     statements: ClassVar[Mapping[str, str]] = {USAGE: "derived_usage"}
 
     def __init__(self, erasures: ErasureTables) -> None:

@@ -6,10 +6,11 @@ The messages and their deliveries are in no event; a rebuild leaves their tables
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, assert_never
+from typing import Any, ClassVar, assert_never, get_args
 
 from coordinator.application.ports import Recorded, Tables
-from coordinator.domain.job import JobSubmitted, ends_job
+from coordinator.domain.job import FinalEvent, JobSubmitted, ends_job
+from coordinator.domain.messages import Event
 from coordinator.domain.webhook import (
     CallbacksRotated,
     WebhookChanged,
@@ -31,6 +32,11 @@ class WebhookTables:
     """See the module."""
 
     follower: ClassVar[str] = "webhooks"
+    events: ClassVar[tuple[type[Event], ...]] = (
+        *get_args(WebhookEvent),
+        JobSubmitted,
+        *get_args(FinalEvent),
+    )
     statements: ClassVar[Mapping[str, str]] = {
         TARGETS: "derived_webhook_targets",
         CALLBACKS: "derived_webhook_callbacks",
@@ -42,16 +48,17 @@ class WebhookTables:
 
     def take(self, recorded: Recorded) -> None:
         event = recorded.event
-        if is_webhook_event(event):
-            self._take_webhook(event)
-        elif isinstance(event, JobSubmitted) and event.callback is not None:
-            self._callbacks[recorded.key] = {
-                "job_id": recorded.key,
-                "client": event.client,
-                "sealed_url": event.callback,
-            }
+        if isinstance(event, JobSubmitted):
+            if event.callback is not None:
+                self._callbacks[recorded.key] = {
+                    "job_id": recorded.key,
+                    "client": event.client,
+                    "sealed_url": event.callback,
+                }
         elif ends_job(event):
             self._callbacks.pop(recorded.key, None)
+        elif is_webhook_event(event):
+            self._take_webhook(event)
 
     def key_of(self, table: str, row: Mapping[str, Any]) -> str:
         return str(row["webhook_id" if table == TARGETS else "job_id"])
