@@ -20,7 +20,8 @@ FOLLOWERS = ("dispatcher", "timers", "eraser", "usage", "notary", "webhooks", "s
 """The followers with tables of their own besides the projector."""
 
 
-def _all_tables(event_log: EventLog, now: Callable[[], int], heartbeat_timeout: float) -> list[DerivedTables]:
+def all_tables(event_log: EventLog, now: Callable[[], int], heartbeat_timeout: float) -> list[DerivedTables]:
+    """An empty fold of each follower's tables. `now`: Unix milliseconds; `heartbeat_timeout`: seconds."""
     erasures = ErasureTables(event_log)
     return [
         OpenWorkTables(),
@@ -50,7 +51,7 @@ def rebuild_all(
     the former rows in memory. The tree is cleared: the notary derives it, and compares each checkpoint.
     `heartbeat_timeout`: seconds, the length of the leases from now on. `progress(position, head)`.
     """
-    folds = _all_tables(event_log, now, heartbeat_timeout)
+    folds = all_tables(event_log, now, heartbeat_timeout)
     take = _takes(
         [fold for fold in folds if not isinstance(fold, TreeTables)]
     )  # nothing is written of the tree
@@ -73,7 +74,7 @@ def differences(event_log: EventLog, database: Database) -> Iterator[str]:
 
     One sentence per row. May run beside a coordinator, whose followers wait while their tables are read.
     """
-    folds = _all_tables(event_log, _unix_ms, 0)
+    folds = all_tables(event_log, _unix_ms, 0)
     stored: dict[str, StoredRows] = {}
     with database.transaction() as tables:
         tables.execute("derived_hold", followers=FOLLOWERS)
