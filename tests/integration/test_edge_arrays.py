@@ -246,21 +246,31 @@ async def test_polls_that_wait_are_answered_when_their_miner_changes(edge: Bench
     assert codes == [(409, "SESSION_NOT_LIVE"), (409, "MINER_DRAINING")]
 
 
-async def test_a_poll_of_a_revoked_key_gets_no_job(edge: Bench) -> None:
-    """The job goes to a miner whose key is valid, and the poll that waited is refused."""
+@pytest.mark.parametrize("with_results", [False, True])
+async def test_a_poll_of_a_revoked_key_gets_no_job(edge: Bench, with_results: bool) -> None:
+    """The job goes to a miner whose key is valid. The poll that waited is refused, unless it has answers."""
     made = (await edge.admin.post("/v1/admin/keys", json={"name": "late-rig", "role": "miner"})).json()
     late = {"X-Api-Key": made["key"]}
     body = {"capabilities": {"services": [SERVICE]}, "public_key": edge.keys["rig"].key_id}
     registered = await edge.anyone.post("/v1/miners/register", json=body, headers=late)
     assert registered.status_code == 200, registered.text
-    polling = asyncio.create_task(
-        edge.anyone.post("/v1/miners/poll", json={"max_wait_seconds": 30}, headers=late)
-    )
+    poll: dict[str, Any] = {"max_wait_seconds": 30}
+    if with_results:
+        await edge.submit(edge.alice)
+        offer = (await edge.anyone.post("/v1/miners/poll", json=poll, headers=late)).json()
+        edge.keys["late-rig"] = edge.keys["rig"]
+        done = edge.signed_result(offer, {"n": 1}, "late-rig", registered.json()["session_id"])
+        poll["results"] = [{"job_id": offer["job_id"], **done}]
+    polling = asyncio.create_task(edge.anyone.post("/v1/miners/poll", json=poll, headers=late))
     await eventually(lambda: bool(edge.app.state.context.parked_polls), "it waits")
     revoked = await edge.admin.post(f"/v1/admin/keys/{made['key_id']}/revoke", json={})
     assert revoked.status_code == 200, revoked.text
     job = await edge.submit(edge.alice)
-    refused = await polling
-    assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHORIZED_KEY")
+    answer = await polling
+    if with_results:
+        assert (answer.status_code, answer.json()["offers"]) == (200, [])
+        assert ["accepted"] == [said["status"] for said in answer.json()["answers"]]
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHORIZED_KEY")
     await edge.register()
     assert (await edge.poll())["job_id"] == job["job_id"]

@@ -32,7 +32,7 @@ from coordinator.edge.http.bodies import read_object, request_body
 from coordinator.edge.http.commands import miner_of
 from coordinator.edge.http.credentials import Miner, grant_for, grants_of, unknown_key
 from coordinator.edge.http.disconnects import RequestClient, client_of
-from coordinator.edge.http.problems import refusals
+from coordinator.edge.http.problems import Problem, refusals
 from coordinator.edge.http.reads.reading import reply
 from coordinator.edge.models.base import ArrayAnswer
 from coordinator.edge.models.miners import PolledOffer, PolledOffers, PolledTurn
@@ -97,7 +97,7 @@ async def poll(request: Request, context: Context, principal: Miner) -> Response
     # 2. The next jobs.
     try:
         claimed = await _claim_next(request, context, principal, asked, decided)
-    except Refusal:
+    except (Refusal, Problem):
         if decided is None:
             raise
         claimed = []  # the miner's next poll is told why
