@@ -12,6 +12,7 @@ import pytest
 from coordinator.miner.abilities import MAX_MODELS, Abilities
 from coordinator.miner.executors.base import Outcome, Work
 from coordinator.miner.executors.errors import ENGINE_UNAVAILABLE, ExecutorError
+from tests.harness.waiting import eventually
 from tests.integration.test_miner_http import Hands, Stub, running
 
 
@@ -97,6 +98,30 @@ async def test_what_runs_is_finished_first(stub: Stub, url: str, tmp_path: Path)
         engine.finish.set()
         await stub.until(lambda: stub.states() == ["COMPLETED", "COMPLETED"])
     assert [(("work",), ("old",)), (("work",), ("new",))] == offered(stub)
+
+
+async def test_a_job_that_comes_with_results_is_finished_first(stub: Stub, url: str, tmp_path: Path) -> None:
+    """A change of models that is found while a result is handed in waits for the job claimed with it, too."""
+    engine = Fickle(None, "old")
+    stub.turn_answered.clear()
+    async with running(url, {"work": engine}, tmp_path, recheck_seconds=0.05) as program:
+        await stub.until(lambda: bool(stub.session))
+        await stub.add(n=1)
+        await engine.started.get()
+        await stub.add(n=2)
+        engine.finish.set()
+        await stub.until(lambda: stub.states() == ["COMPLETED", "RUNNING"])
+        engine.finish.clear()
+        engine.models = ("new",)
+        await eventually(lambda: program._slots.paused, "it knows of the change")
+        stub.turn_answered.set()
+        await engine.started.get()
+        beats = len(stub.beats)
+        await stub.until(lambda: len(stub.beats) >= beats + 3)
+        assert 1 == len(offered(stub))
+        engine.finish.set()
+        await stub.until(lambda: len(offered(stub)) == 2)
+    assert ["COMPLETED", "COMPLETED"] == stub.states()
 
 
 async def test_a_miner_without_anything_left_leaves_until_there_is(

@@ -53,6 +53,10 @@ class Stub:
         self.requests: list[str] = []
         self.damage = 0
         self.state = "ONLINE"
+        self.takes_turns = True
+        self.turn_answered = asyncio.Event()
+        """Until it is set, polls with results claim a job and are not answered."""
+        self.turn_answered.set()
         self.changed = asyncio.Condition()
         self.app.middleware("http")(self._middleware)
         self.app.post("/v1/miners/{name}")(self._miner)
@@ -121,6 +125,8 @@ class Stub:
 
     async def _turn(self, fields: dict[str, Any]) -> Response:
         """A poll with results: their answers, and jobs that are at hand."""
+        if not self.takes_turns:
+            return _problem(422, "INVALID_PAYLOAD")
         if self.broken.get("result"):
             return self.broken["result"].pop(0)
         answers: list[dict[str, Any]] = []
@@ -131,6 +137,7 @@ class Stub:
             answers.append({"status": "refused" if "code" in answer else "accepted", **answer})
         polled = await self._poll(fields)
         offers = [json.loads(bytes(polled.body))] if polled.body else []
+        await self.turn_answered.wait()
         return JSONResponse({"answers": answers, "offers": offers, "position": 10})
 
     async def _poll(self, fields: dict[str, Any]) -> Response:
@@ -270,6 +277,39 @@ async def test_jobs_are_polled_run_and_completed(stub: Stub, url: str, tmp_path:
     assert stub.sent("register")[0]["miner_id"] == "one@alice"
     assert stub.sent("start") == []
     assert len(stub.sent("leave")) == 1
+
+
+async def test_an_older_coordinator_gets_results_without_polls(stub: Stub, url: str, tmp_path: Path) -> None:
+    """Where polls may not have results, the miner finds out once in a session."""
+    stub.takes_turns = False
+    hands = Hands()
+    hands.finish.set()
+    async with running(url, hands, tmp_path):
+        await stub.until(lambda: bool(stub.session))
+        for n in range(3):
+            await stub.add(n=n)
+        await stub.until(lambda: stub.states() == ["COMPLETED"] * 3)
+    assert 1 == len([fields for fields in stub.sent("poll") if "results" in fields])
+
+
+async def test_a_job_that_comes_with_results_goes_back_at_a_stop(
+    stub: Stub, url: str, tmp_path: Path
+) -> None:
+    """A miner that stops while its result is handed in releases the job that was claimed with it."""
+    hands = Hands()
+    hands.finish.set()
+    stub.turn_answered.clear()
+    async with running(url, hands, tmp_path) as program:
+        await stub.until(lambda: bool(stub.session))
+        await stub.add(n=1)
+        await stub.add(n=2)
+        await stub.until(lambda: stub.states() == ["COMPLETED", "RUNNING"])
+        program.stop()
+        await stub.until(lambda: len(stub.sent("drain")) == 1)
+        stub.turn_answered.set()
+        await stub.until(lambda: len(stub.sent("leave")) == 1)
+    assert ["COMPLETED", "RELEASED"] == stub.states()
+    assert 1 == hands.started.qsize()
 
 
 async def test_gpus_are_registered_and_their_free_memory_is_told(

@@ -104,6 +104,8 @@ class HttpTransport:
         self._takers = 0
         """Slots that wait for their turn to poll, less those that a poll under way asks for."""
         self._results = Gathering[Mapping[str, Any], AnswerJson](self._complete_all)
+        self._takes_turns = True
+        """Whether polls of this session may hand in results."""
         self._waiting: set[asyncio.Task[Any]] = set()
         self._parked: _Parked | None = None
         self._told: Heartbeat | None = None
@@ -125,6 +127,7 @@ class HttpTransport:
         answer = await self.call("miner.register", command)
         if answer["status"] == "accepted":
             self._session = {"miner_id": command["miner_id"], "session_id": command["session_id"]}
+            self._takes_turns = True
             self._live.set()
         return answer
 
@@ -142,9 +145,9 @@ class HttpTransport:
         answers: list[AnswerJson | None] = [None] * len(commands)
         results = [dict(command) for command in commands]
         said = None
-        if self._live.is_set() and not self._ended:
+        if self._live.is_set() and self._takes_turns and not self._ended:
             said = await self._take_turn(results)
-        elif len(results) > 1:
+        if said is None and len(results) > 1:
             said = self._answer(await self._post("/v1/miners/results", {"results": results})).get("answers")
         if isinstance(said, list) and len(said) == len(commands):
             answers = [read_answer(answer) for answer in said]
@@ -157,10 +160,12 @@ class HttpTransport:
         return settled
 
     async def _take_turn(self, results: list[dict[str, Any]]) -> Any:
-        """The answers to these results; jobs that are at hand come with them, for the same slots."""
+        """The answers to these results, and jobs that are at hand for their slots; None if it was refused."""
         most = min(len(results), MOST_OFFERS)
         body = {**self._session, "max_wait_seconds": 0, "max_offers": most, "results": results}
         turn = self._answer(await self._post("/v1/miners/poll", body))
+        if turn.get("code") == "INVALID_PAYLOAD":
+            self._takes_turns = False  # an older coordinator, whose polls have no results
         if isinstance(offers := turn.get("offers"), list):
             self._claimed += self._read(offers)
         return turn.get("answers")

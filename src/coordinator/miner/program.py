@@ -219,7 +219,8 @@ class MinerProgram:
         if not self._signed_off:
             await self._registered.wait()
             self._pause()
-            await self._slots.idle.wait()
+            while self._slots.inflight:  # the answer to the last result may have brought a claimed job
+                await self._slots.idle.wait()
             self._registered.clear()
             names = {"miner_id": self._config.miner_id, "session_id": self._session_id}
             self._session_id = new_session_id()
