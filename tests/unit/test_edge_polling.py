@@ -30,6 +30,9 @@ from tests.unit.edge_fakes import (
 
 CLAIMED = Accepted(12, {"job_id": str(JOB), "state": "RUNNING", "attempt": 1})
 
+BODIES = [b"{}", b'{"results": [{}]}']
+"""With results a poll claims first what is at hand, though these are refused."""
+
 
 def in_turn(*answers: Answer) -> Callable[[Intent], Answer]:
     left = list(answers)
@@ -80,13 +83,18 @@ async def test_a_stale_offer_is_dropped_and_the_next_one_taken(code: Code) -> No
     ],
 )
 async def test_an_offer_that_is_still_good_goes_back(code: Code, status: int) -> None:
-    """Where the session or we are the reason, the offer is for another miner, and the reason is told."""
-    gateway, queues = FakeGateway(), FakeQueues(an_offer())
-    gateway.answer = in_turn(Refused(code, "not now"))
+    """Where the session or we are the reason, the offer is for another miner, and the reason is told.
+
+    A poll with results has their answers alone.
+    """
+    gateway, queues = FakeGateway(), FakeQueues(an_offer(1), an_offer(2))
+    gateway.answer = lambda _: Refused(code, "not now")
     async with browsing(polling(gateway, queues), RIG) as http:
         answer = await http.post("/v1/miners/poll", json={})
+        with_results = await http.post("/v1/miners/poll", json={"results": [{}]})
     assert (answer.status_code, answer.json()["code"]) == (status, code.value)
-    assert queues.settled == ["back"]
+    assert (with_results.status_code, with_results.json()["offers"]) == (200, [])
+    assert queues.settled == ["back", "back"]
 
 
 async def test_a_private_claim_in_doubt_is_repeated_and_otherwise_released() -> None:
@@ -186,13 +194,14 @@ async def test_an_offer_that_comes_as_the_miner_leaves_goes_back() -> None:
     assert queues.settled == ["back"]
 
 
-async def test_a_claim_for_a_miner_that_left_meanwhile_is_released() -> None:
+@pytest.mark.parametrize("body", BODIES)
+async def test_a_claim_for_a_miner_that_left_meanwhile_is_released(body: bytes) -> None:
     """A miner that is gone when its claim commits has the attempt handed back, not left to run out."""
     gateway, queues = FakeGateway(), FakeQueues(an_offer())
     gateway.answer = in_turn(CLAIMED, Accepted(13, {}))
     gateway.hold = asyncio.Event()
     talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
-    talk.say(b"{}")
+    talk.say(body)
     poll = talk.begin()
     await gateway.asked.wait()
     talk.hang_up()
@@ -205,18 +214,19 @@ async def test_a_claim_for_a_miner_that_left_meanwhile_is_released() -> None:
     assert queues.settled == ["done"]
 
 
-async def test_a_poll_that_is_cancelled_gives_back_what_it_took() -> None:
+@pytest.mark.parametrize("body", BODIES)
+async def test_a_poll_that_is_cancelled_gives_back_what_it_took(body: bytes) -> None:
     """A server that stops in the middle of a claim puts the offer back: another taker finds out."""
     gateway, queues = FakeGateway(), FakeQueues(an_offer())
     gateway.hold = asyncio.Event()
     talk = Conversation(polling(gateway, queues), "POST", "/v1/miners/poll", RIG)
-    talk.say(b"{}")
+    talk.say(body)
     poll = talk.begin()
     await gateway.asked.wait()
     poll.cancel()
     with pytest.raises(asyncio.CancelledError):
         await poll
-    assert queues.settled == ["back"]
+    assert set(queues.settled) == {"back"}  # again is no more
 
 
 async def test_an_offer_goes_back_where_the_log_can_not_be_asked_about_it() -> None:
