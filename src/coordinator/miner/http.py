@@ -147,7 +147,7 @@ class HttpTransport:
         said = None
         if self._live.is_set() and self._takes_turns and not self._ended:
             said = await self._take_turn(results)
-        if said is None and len(results) > 1:
+        elif len(results) > 1:
             said = self._answer(await self._post("/v1/miners/results", {"results": results})).get("answers")
         if isinstance(said, list) and len(said) == len(commands):
             answers = [read_answer(answer) for answer in said]

@@ -121,7 +121,10 @@ async def _decide(
     if asked.results is None:
         return None
     own = {name: named for name in ("miner_id", "session_id") if (named := getattr(asked, name)) is not None}
-    return await decide_results(request, context, principal, check_array(asked.results, "results"), own)
+    results = check_array(asked.results, "results")
+    decided = await decide_results(request, context, principal, results, own)
+    results.clear()  # a poll that waits need not hold them
+    return decided
 
 
 async def _claim_next(
