@@ -109,11 +109,12 @@ async def test_a_longer_job_is_waited_for() -> None:
     async with server.client() as client:
         assert {"n": 1} == await client.run("s", {"a": 1})
     assert ["/v1/jobs", f"/v1/jobs/{JOB}/result"] == [request.url.path for request in server.asked]
-    server = Server(ok(SUBMITTED, 201), problem(425, "JOB_NOT_READY"))
-    async with server.client() as client:
-        with pytest.raises(NotReady):
-            await client.run("s", {"a": 1}, timeout=0.5)
-    assert "Prefer" not in server.asked[0].headers  # less than a second
+    for timeout in (0.5, 0, -3):
+        server = Server(ok(SUBMITTED, 201), problem(425, "JOB_NOT_READY"))
+        async with server.client() as client:
+            with pytest.raises(NotReady):
+                await client.run("s", {"a": 1}, timeout=timeout)
+        assert "Prefer" not in server.asked[0].headers  # less than a second
     failed = {**SUBMITTED, "state": "FAILED", "error": {"code": "EXECUTOR_FAILED", "message": "m"}}
     end = {**VIEW, "state": "FAILED", "error": failed["error"]}
     server = Server(ok(failed, 201), problem(409, "CONFLICT_STATE"), ok(end))

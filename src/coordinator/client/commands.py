@@ -69,7 +69,7 @@ class HttpCommands:
     async def submit_and_wait(self, fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Submit in a request of its own, which the coordinator answers at the job's end."""
         whole = int(seconds)
-        if not whole:
+        if whole < 1:
             return await self.call("job.submit", fields)
         return await self._submit_alone(fields, {b"Prefer": b"wait=%d" % whole}, whole)
 

@@ -54,7 +54,7 @@ class WorkQueues(Protocol):
         """One offer, after a wait of up to `wait` seconds."""
 
     def at_hand(self, profile: str, most: int) -> Sequence[TakenOffer]:
-        """Up to `most` further offers that need no wait, after one was taken; may miss some."""
+        """Up to `most` offers that need no wait; may miss some."""
 
     def on_reset(self, callback: Callable[[], None]) -> None:
         """Call back when the content of the queues becomes unknown (the broker came back)."""

@@ -76,8 +76,8 @@ class Poll(BaseModel):
     "`payload_blob` stands for a large payload: fetch it from the job's blobs. With `max_offers` the answer "
     "has `offers`, all that need no further wait. A poll is a heartbeat of its session. "
     "With `results`, as in `/v1/miners/results`, it hands these in first: the answer is 200 with `answers`, "
-    "and with `offers`, which is empty if no job came in time, or if a result was refused. Repeat it until "
-    "it is answered.",
+    "and with `offers`, which is empty if no job came in time, if a result was refused, or if this miner "
+    "gets no work: a poll without results tells the reason. Repeat it until it is answered.",
     responses={
         204: {"description": "No work came in time; poll again."},
         **refusals(
