@@ -14,9 +14,9 @@ from aiormq.abc import DeliveredMessage
 from pydantic_core import to_json
 
 from coordinator.application.ports import TakenOffer, Waiter
+from coordinator.broker.polls.backlog import SIT_SECONDS, Backlog
 from coordinator.broker.polls.consumers import EXCESS_SECONDS, MAX_CONSUMERS, QueueConsumers
 from coordinator.broker.polls.handover import LATELY_SECONDS, SPARE_SECONDS, Handover
-from coordinator.broker.polls.queue_belief import SIT_SECONDS, QueueBelief
 from coordinator.wire.offers import Offer
 from coordinator.wire.signed_messages import OFFER_MS, offer_for
 from tests.harness.keys import SIGNER
@@ -158,33 +158,33 @@ async def test_an_offer_that_comes_back_goes_to_the_next_poll(moments: Moments) 
     assert [1] == numbers(own.back)
 
 
-# --- the belief ---------------------------------------------------------------------------------------------
+# --- the backlog --------------------------------------------------------------------------------------------
 def test_a_queue_may_hold_something_until_a_consumer_sits() -> None:
     """At the start nothing is known; a consumer without a message for a while says that it is empty."""
-    belief = QueueBelief()
-    assert belief.may_hold([], 10.0)
-    assert belief.may_hold([10.0], 10.0 + SIT_SECONDS / 2)
+    backlog = Backlog()
+    assert backlog.may_hold([], 10.0)
+    assert backlog.may_hold([10.0], 10.0 + SIT_SECONDS / 2)
 
-    assert not belief.may_hold([10.0], 10.0 + SIT_SECONDS)
-    assert not belief.may_hold([], 11.0)
+    assert not backlog.may_hold([10.0], 10.0 + SIT_SECONDS)
+    assert not backlog.may_hold([], 11.0)
 
-    belief.note_arrived()  # another process has published
-    assert belief.may_hold([], 12.0)
+    backlog.note_arrived()  # another process has published
+    assert backlog.may_hold([], 12.0)
 
 
 def test_our_own_messages_are_counted_out_and_in() -> None:
     """The queue is empty again once all that we published has come back, or others must have got it."""
-    belief = QueueBelief()
-    assert not belief.may_hold([0.0], 1.0)
-    belief.note_published(2, 1.0)
-    belief.note_arrived()
-    assert belief.may_hold([0.0], 1.0)
-    belief.note_arrived()
-    assert not belief.may_hold([], 1.0)
+    backlog = Backlog()
+    assert not backlog.may_hold([0.0], 1.0)
+    backlog.note_published(2, 1.0)
+    backlog.note_arrived()
+    assert backlog.may_hold([0.0], 1.0)
+    backlog.note_arrived()
+    assert not backlog.may_hold([], 1.0)
 
-    belief.note_published(1, 2.0)
-    assert belief.may_hold([0.0], 2.0 + SIT_SECONDS / 2)
-    assert not belief.may_hold([0.0], 2.0 + 2 * SIT_SECONDS)
+    backlog.note_published(1, 2.0)
+    assert backlog.may_hold([0.0], 2.0 + SIT_SECONDS / 2)
+    assert not backlog.may_hold([0.0], 2.0 + 2 * SIT_SECONDS)
 
 
 # --- consumers ----------------------------------------------------------------------------------------------

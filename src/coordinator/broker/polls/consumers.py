@@ -18,8 +18,8 @@ from aiormq.abc import DeliveredMessage
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.broker.connection import BrokerError
+from coordinator.broker.polls.backlog import SIT_SECONDS, Backlog
 from coordinator.broker.polls.handover import Handover, PolledOffer, Spawn
-from coordinator.broker.polls.queue_belief import SIT_SECONDS, QueueBelief
 from coordinator.broker.topology import WORK_EXPIRES_MS, TopologyMismatch
 from coordinator.wire.offers import Offer
 from coordinator.wire.signed_messages import CoordinatorTrust, Untrusted, offer_for
@@ -105,7 +105,7 @@ class QueueConsumers:
     """Those of one profile."""
 
     def __init__(self, profile: str, link: Link, place: Handover, spawn: Spawn) -> None:
-        self.belief = QueueBelief()
+        self.backlog = Backlog()
         self._profile = profile
         self._link = link
         self._place = place
@@ -134,7 +134,7 @@ class QueueConsumers:
     @property
     def may_hold(self) -> bool:
         """Whether the queue may hold something."""
-        return self.belief.may_hold(self._free.values(), _now())
+        return self.backlog.may_hold(self._free.values(), _now())
 
     def balance(self) -> None:
         """Start and cancel consumers as they are needed, in one task at a time; now, or when it is time."""
@@ -150,7 +150,7 @@ class QueueConsumers:
 
     def note_published(self, messages: int) -> None:
         """We put messages on the queue."""
-        self.belief.note_published(messages, _now())
+        self.backlog.note_published(messages, _now())
         self.balance()
 
     def note_free(self, tag: str) -> None:
@@ -163,14 +163,14 @@ class QueueConsumers:
     def note_lost(self, tag: str) -> None:
         """The broker cancelled a consumer: its queue was deleted."""
         self._ensured_at = -QUEUE_KNOWN_SECONDS
-        self.belief.note_reset()
+        self.backlog.note_reset()
         self._drop(tag)
         self.balance()
 
     def reset(self) -> None:
         """The channel was reopened: all unsettled messages are back at the broker."""
         self._ensured_at = -QUEUE_KNOWN_SECONDS
-        self.belief.note_reset()
+        self.backlog.note_reset()
         self._place.forget(lambda source: isinstance(source, _Delivery))
         for tags in (self._starting, self._busy, self._unneeded):
             tags.clear()
@@ -182,7 +182,7 @@ class QueueConsumers:
 
     async def retire(self, channel: Channel, tag: str) -> None:
         """Cancel a consumer whose message goes back."""
-        self.belief.note_published(1, _now())
+        self.backlog.note_published(1, _now())
         if tag in self:
             self._drop(tag)
             await channel.basic_cancel(tag)
@@ -198,7 +198,7 @@ class QueueConsumers:
         if tag in self._free or tag in self._starting:
             self._drop(tag)
             self._busy.add(tag)
-        self.belief.note_arrived()
+        self.backlog.note_arrived()
         assert message.delivery_tag is not None
         offers = self._read(message)
         delivery = _Delivery(self, channel, tag, message.delivery_tag, offers)

@@ -1,4 +1,4 @@
-"""What a process believes of a work queue: whether it may hold something for our polls.
+"""The backlog of a work queue, as far as a process knows: whether it may hold something for our polls.
 
 It need not ask. Our own messages are counted out and in, and a consumer that sits without a message says that
 the queue was empty.
@@ -15,8 +15,8 @@ SIT_SECONDS: Final = 0.05
 so long gets a consumer in any case."""
 
 
-class QueueBelief:
-    """About one queue; times are those of one clock."""
+class Backlog:
+    """Of one queue; times are those of one clock."""
 
     def __init__(self) -> None:
         self._unknown = True
