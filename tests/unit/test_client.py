@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -109,7 +110,7 @@ async def test_a_longer_job_is_waited_for() -> None:
     async with server.client() as client:
         assert {"n": 1} == await client.run("s", {"a": 1})
     assert ["/v1/jobs", f"/v1/jobs/{JOB}/result"] == [request.url.path for request in server.asked]
-    for timeout in (0.5, 0, -3):
+    for timeout in (0.5, 0, -3, math.nan):
         server = Server(ok(SUBMITTED, 201), problem(425, "JOB_NOT_READY"))
         async with server.client() as client:
             with pytest.raises(NotReady):

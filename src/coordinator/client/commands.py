@@ -68,8 +68,8 @@ class HttpCommands:
 
     async def submit_and_wait(self, fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Submit in a request of its own, which the coordinator answers at the job's end."""
-        whole = int(seconds)
-        if whole < 1:
+        whole = int(max(0.0, seconds))  # 0.0 for no number, too
+        if not whole:
             return await self.call("job.submit", fields)
         return await self._submit_alone(fields, {b"Prefer": b"wait=%d" % whole}, whole)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 from uuid import uuid4
 
 from coordinator.client import transfer
@@ -17,7 +17,7 @@ from coordinator.client.commands import Commands, HttpCommands, path_part
 from coordinator.client.errors import BadAnswer
 from coordinator.client.http import ANSWER_TIMEOUT_S, TRIES, HttpPool, typed
 from coordinator.client.job import LONG_POLL_S, AsyncBatches, AsyncJob
-from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch
+from coordinator.client.models import Blob, ErasePiece, JobSubmitAnswer, JobView, MinerMatch, SubmitOptions
 from coordinator.client.resources.accounts import AsyncAccounts
 from coordinator.client.resources.keys import AsyncKeys
 from coordinator.client.resources.quotas import AsyncQuotas
@@ -113,19 +113,20 @@ class AsyncCoordinator:
         A second call with the same `idempotency_key` returns the first job. Without a key the SDK makes one,
         so that its own retries can't submit twice.
         """
-        asked = {
-            "service": service,
-            "payload": dict(payload),
-            "constraints": dict(constraints or {}),
-            "ttl_seconds": ttl_seconds,
-            "priority": priority,
-            "max_attempts": max_attempts,
-            "idempotency_key": idempotency_key or uuid4().hex,
-            "when_unmatched": when_unmatched,
-            "callback_url": callback_url,
-            "budget": budget,
-        }
-        fields = {name: value for name, value in asked.items() if value is not None}
+        fields = _fields(
+            service,
+            payload,
+            {
+                "constraints": constraints,
+                "ttl_seconds": ttl_seconds,
+                "priority": priority,
+                "max_attempts": max_attempts,
+                "idempotency_key": idempotency_key,
+                "when_unmatched": when_unmatched,
+                "callback_url": callback_url,
+                "budget": budget,
+            },
+        )
         submitted = typed(JobSubmitAnswer, await self.commands.call("job.submit", fields))
         return AsyncJob(self.http, self.commands, submitted.job_id, submitted)
 
@@ -134,27 +135,18 @@ class AsyncCoordinator:
         service: str,
         payload: Mapping[str, Any],
         *,
-        constraints: Mapping[str, Any] | None = None,
-        priority: int | None = None,
-        idempotency_key: str | None = None,
         timeout: float | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> dict[str, Any]:
         """Submit one job, wait for its end, and return its result: in one request, if the job is short.
 
-        The same as `submit` and then `result`, and raises what these raise. After `timeout` seconds (None:
-        none) NotReady is raised, and the job goes on: with an `idempotency_key` the same call waits again.
+        The same as `submit`, with its options, and then `result`; it raises what these raise. After `timeout`
+        seconds (None: none) NotReady is raised, and the job goes on: with an `idempotency_key` the same call
+        waits again.
         """
-        asked = {
-            "service": service,
-            "payload": dict(payload),
-            "constraints": dict(constraints or {}),
-            "priority": priority,
-            "idempotency_key": idempotency_key or uuid4().hex,
-        }
-        fields = {name: value for name, value in asked.items() if value is not None}
         until = None if timeout is None else time.monotonic() + timeout
         wait = LONG_POLL_S if timeout is None else min(timeout, LONG_POLL_S)
-        said = await self.commands.submit_and_wait(fields, wait)
+        said = await self.commands.submit_and_wait(_fields(service, payload, options), wait)
         if isinstance(result := said.get("result"), dict):
             return result
         submitted = typed(JobSubmitAnswer, said)
@@ -163,44 +155,24 @@ class AsyncCoordinator:
         return (await job.result(left)).result
 
     async def submit_many(
-        self,
-        service: str,
-        payloads: Iterable[Mapping[str, Any]],
-        *,
-        constraints: Mapping[str, Any] | None = None,
-        ttl_seconds: int | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        idempotency_key: str | None = None,
-        when_unmatched: Literal["wait", "refuse"] | None = None,
-        callback_url: str | None = None,
-        budget: int | None = None,
+        self, service: str, payloads: Iterable[Mapping[str, Any]], **options: Unpack[SubmitOptions]
     ) -> list[AsyncJob]:
-        """Submit many jobs for one service, concurrently; over AMQP they travel in arrays. `budget`: of each.
+        """Submit many jobs for one service, concurrently; over AMQP they travel in arrays.
 
+        The options are those of `submit`, for each job; `budget` is that of one.
         The jobs are in the order of the payloads, which are consumed as they are sent. The first error is
         raised unchanged, whether a refusal or an error of `payloads` itself. Other jobs may be in the log by
         then: with an `idempotency_key` (of the whole list) the same call again returns them.
         """
-        key = idempotency_key or uuid4().hex
+        key = options.get("idempotency_key") or uuid4().hex
         waiting = enumerate(payloads)
         jobs: dict[int, AsyncJob] = {}
 
         async def worker(number: int, payload: Mapping[str, Any]) -> None:
             """Submits one after the other, this one first."""
             for index, asked in chain([(number, payload)], waiting):
-                jobs[index] = await self.submit(
-                    service,
-                    asked,
-                    constraints=constraints,
-                    ttl_seconds=ttl_seconds,
-                    priority=priority,
-                    max_attempts=max_attempts,
-                    idempotency_key=f"{key}:{index}",
-                    when_unmatched=when_unmatched,
-                    callback_url=callback_url,
-                    budget=budget,
-                )
+                own: SubmitOptions = {**options, "idempotency_key": f"{key}:{index}"}
+                jobs[index] = await self.submit(service, asked, **own)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -387,3 +359,15 @@ class AsyncCoordinator:
             cursor = document.get("next_cursor")
             if cursor is None:
                 return
+
+
+def _fields(service: str, payload: Mapping[str, Any], options: SubmitOptions) -> dict[str, Any]:
+    """A submit's fields; with an idempotency key, so that it is safe to repeat."""
+    asked = {
+        "service": service,
+        "payload": dict(payload),
+        **options,
+        "constraints": dict(options.get("constraints") or {}),
+        "idempotency_key": options.get("idempotency_key") or uuid4().hex,
+    }
+    return {name: value for name, value in asked.items() if value is not None}

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -36,6 +36,19 @@ class AnswerModel(BaseModel):
     def document(self) -> dict[str, Any]:
         """The JSON of the answer, with all members, even those unknown here."""
         return self._document
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What a submit may say beside its service and payload; `submit` explains each."""
+
+    constraints: Mapping[str, Any] | None
+    ttl_seconds: int | None
+    priority: int | None
+    max_attempts: int | None
+    idempotency_key: str | None
+    when_unmatched: Literal["wait", "refuse"] | None
+    callback_url: str | None
+    budget: int | None
 
 
 class JobSubmitAnswer(AnswerModel):
