@@ -36,6 +36,8 @@ def sent(kind: str, path: str, *, amqp: bool, error: str = "") -> Tree:
     """A command that a miner sends, and its arrival."""
     if amqp:
         return {f"send coordinator.commands:{kind} [PRODUCER]": command(kind, amqp=True)}
+    if kind == "job.complete":  # with a poll, which is no part of the job
+        return {"POST /v1/miners/poll [CLIENT]": command(kind, amqp=False)}
     route = f"POST /v1/miners/{{job_id}}/{path}"
     return {f"{route} [CLIENT]": {f"{route} [SERVER]": command(kind, amqp=False)}}
 

@@ -132,7 +132,8 @@ class HttpTransport:
         return answer
 
     async def call(self, kind: str, command: Mapping[str, Any]) -> AnswerJson:
-        async with sending(kind, command, _PATHS[kind]) as sent:
+        path = "/v1/miners/poll" if kind == "job.complete" and self._may_take_turn else _PATHS[kind]
+        async with sending(kind, command, path) as sent:
             if kind == "job.complete":
                 answer = await self._results.call(sent.fields, len(to_json(dict(sent.fields))))
             else:
@@ -145,7 +146,7 @@ class HttpTransport:
         answers: list[AnswerJson | None] = [None] * len(commands)
         results = [dict(command) for command in commands]
         said = None
-        if self._live.is_set() and self._takes_turns and not self._ended:
+        if self._may_take_turn:
             said = await self._take_turn(results)
         elif len(results) > 1:
             said = self._answer(await self._post("/v1/miners/results", {"results": results})).get("answers")
@@ -158,6 +159,11 @@ class HttpTransport:
             else:
                 settled.append(answer)
         return settled
+
+    @property
+    def _may_take_turn(self) -> bool:
+        """Whether results are handed in with a poll for as many jobs."""
+        return self._live.is_set() and self._takes_turns and not self._ended
 
     async def _take_turn(self, results: list[dict[str, Any]]) -> Any:
         """The answers to these results, and jobs that are at hand for their slots; None if it was refused."""

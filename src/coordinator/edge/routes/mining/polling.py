@@ -11,7 +11,8 @@ import time
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,6 +41,7 @@ from coordinator.edge.routes.mining.results import decide_results
 from coordinator.edge.state.parked_polls import ParkedSession
 from coordinator.validation import describe_invalid
 from coordinator.wire.answers import Accepted
+from coordinator.wire.limits import MAX_ARRAY_LENGTH
 from coordinator.wire.offers import Offer
 
 router = APIRouter(prefix="/miners", tags=["miners"])
@@ -50,6 +52,14 @@ MOST_OFFERS: Final = 64
 """In one answer."""
 MAX_STALE_OFFERS: Final = 100
 """Taken by one poll; then it answers 204, so that no poll works through a whole backlog."""
+
+_RESULTS_SCHEMA: Final[JsonDict] = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MAX_ARRAY_LENGTH,
+    "items": {"type": "object"},
+}
+"""The array is checked as that of `/v1/miners/results`."""
 
 
 class Poll(BaseModel):
@@ -62,7 +72,7 @@ class Poll(BaseModel):
     )
     max_offers: Annotated[int, Field(strict=True, ge=1, le=MOST_OFFERS)] | None = None
     """Answer with `offers`, an array of up to so many; null: with one offer alone."""
-    results: list[Any] | None = None
+    results: Annotated[list[Any], WithJsonSchema(_RESULTS_SCHEMA)] | None = None
     """Hand these in first, as to `/v1/miners/results`, and answer with `answers` and `offers`."""
     miner_id: MinerId | None = None
     session_id: SessionId | None = None
