@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from rich.table import Table
 
 from bench.compare import Plan, Turn, take_turn
@@ -41,6 +42,8 @@ def scale(servers: Servers, levels: Sequence[int], plan: Plan, tell: Callable[[s
     starts: dict[int, list[dict[str, float]]] = {level: [] for level in levels}
     for number in range(plan.rounds):
         for level in levels:
+            if level in databases:
+                warm(databases[level])
             turn = take_turn(servers, OURS, plan, database_url=databases.get(level))
             turns[level].append(turn)
             tell(
@@ -49,6 +52,8 @@ def scale(servers: Servers, levels: Sequence[int], plan: Plan, tell: Callable[[s
             )
     for level in levels:
         servers.settle()
+        if level in databases:
+            warm(databases[level])
         starts[level] = [start_up(servers, databases.get(level)) for _ in range(STARTS)]
     return {
         "levels": {
@@ -62,6 +67,16 @@ def scale(servers: Servers, levels: Sequence[int], plan: Plan, tell: Callable[[s
             for level in levels
         },
     }
+
+
+def warm(database_url: str) -> None:
+    """Read the whole database, as the system of a server that has been running has it in memory.
+
+    Some machines take memory back that was not used for a minute, while other levels had their turns.
+    """
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS pg_prewarm")
+        connection.execute("SELECT pg_prewarm(oid, 'read') FROM pg_class WHERE relkind IN ('r', 'i', 't')")
 
 
 def middle(measured: Sequence[dict[str, float]], name: str) -> float:
