@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
+from bench.processes import Failed
 from bench.servers import Servers
 from bench.systems import OURS, start_coordinator, wait_ready
 from coordinator.application.ports import NewEvent, Recorded, StoredPayload
@@ -59,10 +60,10 @@ def fill(servers: Servers, database_url: str, jobs: int) -> Filled:
             events = rebuilding.rebuild_all(log, database, HEARTBEAT_SECONDS, lambda position, head: None)
         rebuilt = time.perf_counter()
         skip_to_head(database, log.head())
+        catch_up(servers, database_url, log, database)
     finally:
         log.close()
         database.close()
-    catch_up(servers, database_url)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")  # the server would do it by itself later
         size = connection.execute("SELECT pg_database_size(current_database())").fetchone()
@@ -79,8 +80,11 @@ def run_templates(servers: Servers, database_url: str) -> None:
         running.client.burst(TEMPLATES)
 
 
-def catch_up(servers: Servers, database_url: str) -> None:
-    """Run a coordinator until all of its followers have read the log: the notary hashes each event."""
+def catch_up(servers: Servers, database_url: str, log: PostgresEventLog, database: PostgresDatabase) -> None:
+    """Run a coordinator until all of its followers have read the log.
+
+    It is ready before the notary has hashed each event, which would be part of every turn otherwise.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="coordinator-bench-") as folder,
         servers.endpoints(database_url) as endpoints,
@@ -88,6 +92,17 @@ def catch_up(servers: Servers, database_url: str) -> None:
         coordinator, url, _, _ = start_coordinator(OURS, endpoints, Path(folder))
         with coordinator:
             wait_ready(url, coordinator, CATCH_UP_SECONDS)
+            until = time.monotonic() + CATCH_UP_SECONDS
+            while lag(log, database):
+                if time.monotonic() > until:
+                    raise Failed("the followers did not read the log in time")
+                time.sleep(1.0)
+
+
+def lag(log: PostgresEventLog, database: PostgresDatabase) -> int:
+    """The positions that the notary is behind the log."""
+    with database.transaction() as tables:
+        return log.head() - tables.position("notary")
 
 
 @dataclass(frozen=True, slots=True)
